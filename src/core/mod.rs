@@ -1,1 +1,17 @@
 //! Pure domain: no async, no I/O, no clock, no randomness, no logging, no wire shapes.
+//!
+//! Everything here is a function of its arguments; `tests/architecture.rs` keeps it so.
+
+pub mod allocation;
+pub mod association;
+pub mod command;
+pub mod component;
+pub mod exact;
+pub mod job;
+pub mod name;
+pub mod period;
+pub mod plan;
+pub mod policy;
+pub mod report;
+pub mod time;
+pub mod tres;

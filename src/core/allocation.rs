@@ -1,0 +1,28 @@
+//! What a group was granted.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::component::ComponentName;
+use super::exact::Exact;
+use super::name::{AccountName, SourceName};
+
+/// A granted budget that maps to one Slurm account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allocation {
+    /// Who says so.
+    pub source: SourceName,
+    /// The resource's uuid at the server, or `local:ACCOUNT`.
+    pub id: String,
+    /// The server's name of it, for people.
+    pub name: String,
+    /// The account it pays for.
+    pub account: AccountName,
+    /// Granted amount per component, in the component's unit. Empty: the policy's limits hold.
+    pub limits: BTreeMap<ComponentName, Exact>,
+    /// The server's own flag: blocked there.
+    pub paused: bool,
+    /// The server's own flag: slowed down there.
+    pub downscaled: bool,
+}

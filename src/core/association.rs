@@ -1,0 +1,141 @@
+//! Associations as sacctmgr shows them, and the values the agent may set on them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::name::{AccountName, QosName, UserName};
+use super::policy::LimitType;
+use super::tres::Tres;
+
+/// An association's share of its parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Share {
+    /// A number of shares.
+    Number(u32),
+    /// `fairshare=parent`: no share of its own.
+    Parent,
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Share::Number(n) => write!(f, "{n}"),
+            Share::Parent => f.write_str("parent"),
+        }
+    }
+}
+
+/// Limits of one association by kind and TRES. GrpTRESMins and MaxTRESMins in TRES-minutes (memory MB-minutes), GrpTRES
+/// in counts (memory MB).
+pub type TresLimits = BTreeMap<LimitType, BTreeMap<Tres, u64>>;
+
+/// What one row of `sacctmgr show assoc` says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedAssociation {
+    /// Fairshare.
+    pub share: Share,
+    /// Limits set on it.
+    pub limits: TresLimits,
+    /// GrpSubmitJobs, `None` when unlimited.
+    pub grp_submit_jobs: Option<u64>,
+    /// QOS it may use, inherited ones included.
+    pub qos: BTreeSet<QosName>,
+    /// Default QOS, where one is set.
+    pub default_qos: Option<QosName>,
+}
+
+/// A user's association below an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedUser {
+    /// The user.
+    pub user: UserName,
+    /// The partition the association is bound to, where it is.
+    pub partition: Option<String>,
+    /// Its values.
+    pub row: ObservedAssociation,
+}
+
+/// An account and the user associations directly below it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedAccount {
+    /// The account.
+    pub account: AccountName,
+    /// Its parent; `None` for root.
+    pub parent: Option<AccountName>,
+    /// Its values.
+    pub row: ObservedAssociation,
+    /// Users directly below it.
+    pub users: Vec<ObservedUser>,
+}
+
+/// All accounts of one cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// By name.
+    pub accounts: BTreeMap<AccountName, ObservedAccount>,
+    /// How many rows were not understood (odd names); they are never acted on.
+    pub rejected: usize,
+}
+
+impl Observed {
+    /// The account and everything below it, itself first.
+    pub fn subtree(&self, top: &AccountName) -> Vec<&ObservedAccount> {
+        let mut children: BTreeMap<&AccountName, Vec<&ObservedAccount>> = BTreeMap::new();
+        for account in self.accounts.values() {
+            if let Some(parent) = &account.parent {
+                children.entry(parent).or_default().push(account);
+            }
+        }
+        let mut found: Vec<&ObservedAccount> = self.accounts.get(top).into_iter().collect();
+        let mut next = 0;
+        while next < found.len() && found.len() <= self.accounts.len() {
+            if let Some(below) = children.get(&found[next].account) {
+                found.extend(below);
+            }
+            next += 1;
+        }
+        found
+    }
+}
+
+/// A limit to be set or taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Limit {
+    /// This value.
+    At(u64),
+    /// None: written as -1.
+    Cleared,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Limit::At(value) => write!(f, "{value}"),
+            Limit::Cleared => f.write_str("-1"),
+        }
+    }
+}
+
+/// Absolute values to give an association; what is absent stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Assignments {
+    /// Fairshare.
+    pub fairshare: Option<u32>,
+    /// Limits per kind and TRES.
+    pub limits: BTreeMap<LimitType, BTreeMap<Tres, Limit>>,
+    /// GrpSubmitJobs: 0 refuses every submission.
+    pub grp_submit_jobs: Option<Limit>,
+    /// The whole QOS list.
+    pub qos: Option<BTreeSet<QosName>>,
+    /// The default QOS.
+    pub default_qos: Option<QosName>,
+}
+
+impl Assignments {
+    /// Whether there is nothing to set.
+    pub fn is_empty(&self) -> bool {
+        *self == Assignments::default()
+    }
+}

@@ -1,0 +1,140 @@
+//! What will be told to whom. Every message is absolute, so that telling it twice has the effect of once.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::command::Mode;
+use super::component::ComponentName;
+use super::name::SourceName;
+use super::time::Epoch;
+
+/// One message of the outbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Message {
+    /// The verdict on one command.
+    CommandResult(CommandResult),
+    /// Usage of one allocation in one month.
+    ComponentUsage(ComponentUsage),
+    /// One AMIE Compute record.
+    AmieCompute(ComputeRecord),
+}
+
+impl Message {
+    /// The kind as stored and counted.
+    pub fn kind(&self) -> MessageKind {
+        match self {
+            Message::CommandResult(_) => MessageKind::CommandResult,
+            Message::ComponentUsage(_) => MessageKind::ComponentUsage,
+            Message::AmieCompute(_) => MessageKind::AmieCompute,
+        }
+    }
+
+    /// The name under which it is in effect once: a newer message of the same key replaces a waiting older one.
+    pub fn key(&self) -> String {
+        match self {
+            Message::CommandResult(result) => format!("result:{}", result.command),
+            Message::ComponentUsage(usage) => format!("usage:{}:{}", usage.allocation, usage.month),
+            Message::AmieCompute(record) => format!("amie:{}", record.local_record_id),
+        }
+    }
+}
+
+/// Kinds of message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MessageKind {
+    /// Verdicts.
+    CommandResult,
+    /// Component usage.
+    ComponentUsage,
+    /// AMIE Compute records.
+    AmieCompute,
+}
+
+impl MessageKind {
+    /// Every kind, in the order of delivery.
+    pub const ALL: [MessageKind; 3] =
+        [MessageKind::CommandResult, MessageKind::ComponentUsage, MessageKind::AmieCompute];
+
+    /// As stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MessageKind::CommandResult => "command_result",
+            MessageKind::ComponentUsage => "component_usage",
+            MessageKind::AmieCompute => "amie_compute",
+        }
+    }
+}
+
+/// The verdict on one command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandResult {
+    /// The command's uuid.
+    pub command: String,
+    /// The server.
+    pub source: SourceName,
+    /// The policy's uuid.
+    pub policy: String,
+    /// The resource's uuid; `None` when no resource could be found, then it cannot be told and stays shown.
+    pub allocation: Option<String>,
+    /// Whether it is in effect.
+    pub success: bool,
+    /// Why not.
+    pub error: String,
+    /// Real or emulated.
+    pub mode: Mode,
+    /// Argument vectors that were run.
+    pub commands: Vec<String>,
+}
+
+/// Usage of one allocation in one calendar month, absolute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentUsage {
+    /// The server.
+    pub source: SourceName,
+    /// The resource's uuid.
+    pub allocation: String,
+    /// Month such as `2026-11`.
+    pub month: String,
+    /// An instant inside the month, up to which usage is counted.
+    pub date: Epoch,
+    /// Amount per component in its unit, decimal text with two digits after the point.
+    pub amounts: BTreeMap<ComponentName, String>,
+    /// The same per user.
+    pub users: BTreeMap<ComponentName, BTreeMap<String, String>>,
+}
+
+/// One AMIE Compute record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComputeRecord {
+    /// Stable and unique for ever: cluster, DBIndex.
+    pub local_record_id: String,
+    /// Person.
+    pub username: String,
+    /// Project at the site.
+    pub local_project_id: String,
+    /// AMIE resource.
+    pub resource: String,
+    /// Decimal text.
+    pub charge: String,
+    /// Ledger key, for people.
+    pub local_reference: String,
+    /// Record of the job this one is a part of.
+    pub parent_record_id: Option<String>,
+    /// Submitted.
+    pub submit: Epoch,
+    /// Started.
+    pub start: Epoch,
+    /// Ended.
+    pub end: Epoch,
+    /// Nodes, where Slurm says.
+    pub nodes: Option<u64>,
+    /// CPUs, where Slurm says.
+    pub cpus: Option<u64>,
+    /// Memory in MB, where Slurm says.
+    pub mem_mb: Option<u64>,
+    /// Partition.
+    pub queue: String,
+}

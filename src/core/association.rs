@@ -42,8 +42,12 @@ pub struct ObservedAssociation {
     pub grp_submit_jobs: Option<u64>,
     /// QOS it may use, inherited ones included.
     pub qos: BTreeSet<QosName>,
-    /// Default QOS, where one is set.
+    /// Whether that list is its own; an inherited one follows the association above.
+    pub qos_is_own: bool,
+    /// Default QOS, where one is set or inherited.
     pub default_qos: Option<QosName>,
+    /// Whether that default is its own.
+    pub default_qos_is_own: bool,
 }
 
 /// A user's association below an account.

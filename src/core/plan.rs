@@ -179,8 +179,8 @@ pub fn plan(
             let change = Change::ResetRawUsage { account: marker.account.clone(), marker: marker.clone() };
             plan.changes.push(PlannedChange { change, because: wanted.because.clone() });
         }
-        differences.extend(account_difference(wanted, account, owned, rules));
         differences.extend(below(wanted, desired, observed, &tree, rules));
+        differences.extend(account_difference(wanted, account, owned, rules));
         plan.findings.extend(weak_block(wanted, account, rules));
     }
     let tightened: BTreeSet<&AccountName> =
@@ -284,8 +284,9 @@ fn assign_qos(set: &mut Assignments, row: &ObservedAssociation, wanted: &QosName
     set.qos.is_some() && rules.strictness(wanted) > now.or(Some(Exact::ZERO))
 }
 
-/// Rows below an account that is already right and still show another QOS of the ladder have a list of their own
-/// (inherited lists follow the account): they are set as well, else the account's QOS could be stepped around.
+/// Rows below an account that have a QOS list or default of their own do not follow it: they are set as well, else
+/// the account's QOS could be stepped around. They come before the account, since Slurm refuses to take a QOS from an
+/// account while the default of a row below it would become unusable (seen on 22.05.8).
 fn below(
     wanted: &Desired,
     desired: &BTreeMap<AccountName, Desired>,
@@ -300,17 +301,10 @@ fn below(
         if !is_top && nearest_managed(account, desired, observed) != Some(&wanted.account) {
             continue;
         }
-        if is_top {
-            let mut set = Assignments::default();
-            assign_qos(&mut set, &account.row, qos, rules);
-            if !set.is_empty() {
-                // Inherited rows will follow once the account is set; look again then.
-                return Vec::new();
-            }
-        } else {
+        if !is_top {
             found.extend(row_below(wanted, None, account, &account.row, qos, rules));
         }
-        for user in account.users.iter().filter(|u| u.partition.is_none()) {
+        for user in &account.users {
             found.extend(row_below(wanted, Some(&user.user), account, &user.row, qos, rules));
         }
     }
@@ -336,6 +330,9 @@ fn row_below(
     rules: &QosRules,
 ) -> Option<Difference> {
     let mut set = Assignments::default();
+    if !row.qos_is_own && !row.default_qos_is_own {
+        return None;
+    }
     let tightens = assign_qos(&mut set, row, qos, rules);
     (!set.is_empty()).then(|| Difference {
         user: user.cloned(),
@@ -384,8 +381,8 @@ fn grouped(differences: Vec<Difference>, names_per_modify_max: usize) -> Vec<Pla
             modifies.push(PlannedChange { change: Change::Accounts { accounts, set: set.clone() }, because });
         }
     }
-    modifies.extend(changes);
-    modifies
+    changes.extend(modifies);
+    changes
 }
 
 /// Whether what a change asked for is what `observed` now shows; else what differs.

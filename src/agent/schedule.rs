@@ -105,16 +105,14 @@ impl Timers {
     ) -> Result<Timers, ScheduleError> {
         let zone = chrono_tz::Tz::from_str(zone).map_err(|_| ScheduleError::Zone(zone.to_owned()))?;
         let scheduler = JobScheduler::new().await.map_err(ScheduleError::Start)?;
-        for pattern in poll_patterns(poll) {
-            let bell = bell.clone();
-            let job = Job::new_async(pattern.as_str(), move |_, _| {
-                let bell = bell.clone();
-                Box::pin(async move { bell.ring(Due::Poll) })
-            });
-            let set =
-                |source| ScheduleError::Set { name: Due::Poll.as_str(), pattern: pattern.clone(), source };
-            scheduler.add(job.map_err(set)?).await.map_err(set)?;
-        }
+        let pattern = poll_pattern(poll);
+        let rung = bell.clone();
+        let job = Job::new_async(pattern.as_str(), move |_, _| {
+            let bell = rung.clone();
+            Box::pin(async move { bell.ring(Due::Poll) })
+        });
+        let set = |source| ScheduleError::Set { name: Due::Poll.as_str(), pattern: pattern.clone(), source };
+        scheduler.add(job.map_err(set)?).await.map_err(set)?;
         for (due, pattern) in cron {
             arm(&scheduler, bell.clone(), *due, format!("0 {pattern}"), zone).await.map_err(|source| {
                 ScheduleError::Set { name: due.as_str(), pattern: pattern.clone(), source }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::association::{
     AccountTree, Assignments, Limit, Observed, ObservedAccount, ObservedAssociation, Share,
 };
-use super::desired::{Desired, ancestors};
+use super::desired::{Desired, Wish, ancestors};
 use super::evaluate::QosRules;
 use super::exact::Exact;
 use super::name::{AccountName, Names, QosName, SourceName, UserName};
@@ -403,6 +403,33 @@ pub fn settled(change: &Change, observed: &Observed) -> Result<(), String> {
         }
         Change::ResetRawUsage { .. } => Ok(()),
     }
+}
+
+/// Whether what a wish asks for is in force; a stricter value of another source is named as what stands in its way.
+pub fn fulfilled(wish: &Wish, observed: &Observed, rules: &QosRules) -> Result<(), String> {
+    let account = observed
+        .accounts
+        .get(&wish.account)
+        .ok_or_else(|| format!("account {} is not there", wish.account))?;
+    let limits = wish.limits.iter().map(|(kind, values)| {
+        (*kind, values.iter().map(|(tres, value)| (tres.clone(), Limit::At(*value))).collect())
+    });
+    let set = Assignments {
+        fairshare: wish.fairshare,
+        limits: limits.collect(),
+        grp_submit_jobs: wish.submit_blocked.then_some(Limit::At(0)),
+        qos: None,
+        default_qos: None,
+    };
+    if let Some(qos) = &wish.qos {
+        let owned = rules.owned();
+        let in_force: Vec<&str> =
+            account.row.qos.iter().filter(|name| owned.contains(name)).map(QosName::as_str).collect();
+        if in_force != [qos.as_str()] {
+            return Err(format!("the QOS in force is {} and not {qos}", in_force.join(",")));
+        }
+    }
+    shows(&set, &account.row)
 }
 
 fn shows(set: &Assignments, row: &ObservedAssociation) -> Result<(), String> {

@@ -51,7 +51,26 @@ impl Store {
         })
     }
 
-    /// Stores a marker. The first one stays.
+    /// How that account, policy and period got its marker, when it has one.
+    pub fn reset_how(&self, marker: &ResetMarker) -> Result<Option<ResetHow>, StoreError> {
+        self.reading("looking for a reset's marker", |conn| {
+            conn.prepare_cached(
+                "SELECT how FROM resets WHERE account = ?1 AND source = ?2 AND policy = ?3 AND period = ?4",
+            )?
+            .query_row(
+                params![marker.account.as_str(), marker.source.as_str(), marker.policy, marker.period],
+                |row| {
+                    let word: String = row.get(0)?;
+                    let known =
+                        [ResetHow::Reset, ResetHow::Adopted].into_iter().find(|how| how.word() == word);
+                    known.ok_or_else(|| unreadable(0, UnknownWord(word)))
+                },
+            )
+            .optional()
+        })
+    }
+
+    /// Stores a marker. The first one stays, except that a reset done in an adopted period counts as a reset.
     pub fn put_reset(&mut self, marker: &ResetMarker, at: Epoch, how: ResetHow) -> Result<(), StoreError> {
         self.transaction("storing a reset's marker", |tx| Ok(put_marker(tx, marker, at, how)?))
     }
@@ -65,8 +84,7 @@ impl Store {
     ) -> Result<Option<String>, StoreError> {
         self.reading("looking for an adopted period", |conn| {
             conn.prepare_cached(
-                "SELECT period FROM resets WHERE account = ?1 AND source = ?2 AND policy = ?3 AND how = 'adopted' \
-                 ORDER BY at LIMIT 1",
+                "SELECT period FROM resets WHERE account = ?1 AND source = ?2 AND policy = ?3 ORDER BY at LIMIT 1",
             )?
             .query_row(params![account.as_str(), source.as_str(), policy], |row| row.get(0))
             .optional()
@@ -156,7 +174,8 @@ fn follow_limits(
 fn put_marker(tx: &Transaction<'_>, marker: &ResetMarker, at: Epoch, how: ResetHow) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO resets (account, source, policy, period, at, how) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
-         ON CONFLICT DO NOTHING",
+         ON CONFLICT DO UPDATE SET how = excluded.how, at = excluded.at \
+         WHERE resets.how = 'adopted' AND excluded.how = 'reset'",
     )?
     .execute(params![
         marker.account.as_str(),

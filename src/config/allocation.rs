@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::{Item, Section};
-use super::print::{Printer, exact_table, exact_value};
+use super::print::{Printer, exact_table, exact_value, written};
 use super::source::LOCAL_SOURCE;
 use crate::core::allocation::Allocation;
 use crate::core::component::Components;
@@ -28,11 +28,6 @@ const PERIODS: [(&str, PeriodKind); 4] = [
     ("quarter", PeriodKind::Quarter),
     ("year", PeriodKind::Year),
     ("total", PeriodKind::Total),
-];
-const LIMIT_TYPES: [(&str, LimitType); 3] = [
-    ("GrpTRESMins", LimitType::GrpTRESMins),
-    ("MaxTRESMins", LimitType::MaxTRESMins),
-    ("GrpTRES", LimitType::GrpTRES),
 ];
 const STRATEGIES: [(&str, QosStrategy); 2] =
     [("threshold", QosStrategy::Threshold), ("progressive", QosStrategy::Progressive)];
@@ -124,7 +119,7 @@ impl LocalAllocation {
         to.key("name", allocation.name.as_str());
         to.key("limits", exact_table(&allocation.limits));
         to.key("period", written(&PERIODS, policy.period));
-        to.key("limit_type", written(&LIMIT_TYPES, policy.limit_type));
+        to.key("limit_type", policy.limit_type.as_str());
         to.key("grace", exact_value(policy.grace));
         to.key("billing", policy.billing);
         to.key("weights", exact_table(&policy.weights));
@@ -145,7 +140,9 @@ impl Rules {
     fn read(section: &mut Section<'_>, components: Option<&Components>) -> Option<Rules> {
         let limits = section.required("limits", |item| read_limits(item, components));
         let period = section.or("period", PERIOD, |item| item.one_of(&PERIODS));
-        let limit_type = section.or("limit_type", LIMIT_TYPE, |item| item.one_of(&LIMIT_TYPES));
+        let limit_type = section.or("limit_type", LIMIT_TYPE, |item| {
+            item.one_of(&LimitType::ALL.map(|kind| (kind.as_str(), kind)))
+        });
         let default_grace = Exact::fraction(GRACE.0, GRACE.1).expect("the constant's denominator is not 0");
         let grace = section.or("grace", default_grace, read_grace);
         let billing = section.or("billing", true, Item::boolean);
@@ -169,11 +166,6 @@ impl Rules {
             actions: actions?,
         })
     }
-}
-
-fn written<T: PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
-    let found = words.iter().find(|(_, candidate)| *candidate == value);
-    found.map(|(word, _)| *word).expect("every value has a word")
 }
 
 fn new_account(item: &Item<'_>, accounts: &mut BTreeSet<AccountName>) -> Option<AccountName> {

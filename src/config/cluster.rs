@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use super::document::{Item, Section};
+use super::document::{Item, Section, nearest};
 use super::print::Printer;
 use crate::core::name::ClusterName;
 
@@ -82,6 +82,12 @@ fn zone(item: &Item<'_>) -> Option<(TimeZone, String)> {
     match TimeZone::get(name) {
         Ok(zone) if name.parse::<chrono_tz::Tz>().is_ok() => Some((zone, name.to_owned())),
         Ok(_) => item.wrong("the scheduler does not know this time zone (letter case counts)", ALLOWED),
-        Err(_) => item.wrong("this time zone is unknown", ALLOWED),
+        Err(_) => {
+            let known: Vec<String> =
+                jiff::tz::db().available().map(|name| name.as_str().to_owned()).collect();
+            let near = nearest(name, known.iter().map(String::as_str));
+            let hint = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+            item.wrong(format!("this time zone is unknown{hint}"), ALLOWED)
+        }
     }
 }

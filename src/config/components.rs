@@ -12,15 +12,6 @@ use crate::core::tres::Tres;
 pub const COMPONENTS: [(&str, &str, Unit); 3] =
     [("cpu", "cpu", Unit::H), ("ram", "mem", Unit::GbH), ("gpu", "gres/gpu", Unit::H)];
 
-const UNITS: [(&str, Unit); 6] = [
-    ("h", Unit::H),
-    ("kh", Unit::Kh),
-    ("min", Unit::Min),
-    ("GB-h", Unit::GbH),
-    ("MB-h", Unit::MbH),
-    ("TB-h", Unit::TbH),
-];
-
 /// The components of a configuration without the section.
 pub fn default_components() -> Components {
     let component = |(name, tres, unit): (&str, &str, Unit)| {
@@ -59,7 +50,7 @@ fn read_component(
         };
     let component = item.section(|section| {
         let tres = section.required("tres", |item| new_tres(item, counted));
-        let unit = section.required("unit", |item| item.one_of(&UNITS));
+        let unit = section.required("unit", |item| item.one_of(&Unit::ALL.map(|unit| (unit.as_str(), unit))));
         let (tres, unit) = (tres?, unit?);
         if tres.is_mem() != unit.is_mem() {
             return section.wrong(

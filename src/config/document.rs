@@ -190,7 +190,7 @@ impl<'d> Section<'d> {
             if self.known.contains(&name) {
                 continue;
             }
-            let reason = match nearest(name, &self.known) {
+            let reason = match nearest(name, self.known.iter().copied()) {
                 Some(near) => format!("this key is unknown; did you mean {near}?"),
                 None => "this key is unknown".to_owned(),
             };
@@ -235,10 +235,12 @@ impl<'d> Item<'d> {
     }
 
     fn wrong_type<T>(&self, expected: &str) -> Option<T> {
-        self.wrong(
-            format!("expected {expected}, found {}", with_article(self.value.get_ref().type_str())),
-            expected,
-        )
+        self.wrong_type_but(expected, expected)
+    }
+
+    fn wrong_type_but<T>(&self, expected: &str, allowed: &str) -> Option<T> {
+        let found = with_article(self.value.get_ref().type_str());
+        self.wrong(format!("expected {expected}, found {found}"), allowed)
     }
 
     /// A text without control characters.
@@ -280,7 +282,7 @@ impl<'d> Item<'d> {
             return Some(*value);
         }
         let known: Vec<&'static str> = words.iter().map(|(word, _)| *word).collect();
-        let reason = match nearest(text, &known) {
+        let reason = match nearest(text, known.iter().copied()) {
             Some(near) => format!("this word is unknown; did you mean {near:?}?"),
             None => "this word is unknown".to_owned(),
         };
@@ -299,7 +301,7 @@ impl<'d> Item<'d> {
     pub(super) fn integer<N: TryFrom<u64>>(&self, range: RangeInclusive<u64>) -> Option<N> {
         let allowed = format!("a whole number from {} to {}", range.start(), range.end());
         let DeValue::Integer(written) = self.value.get_ref() else {
-            return self.wrong_type(&allowed);
+            return self.wrong_type_but("a whole number", &allowed);
         };
         let number = u64::from_str_radix(written.as_str(), written.radix()).ok();
         match number.filter(|number| range.contains(number)).and_then(|number| N::try_from(number).ok()) {
@@ -316,7 +318,7 @@ impl<'d> Item<'d> {
             DeValue::Integer(written) if written.radix() == 10 => Exact::parse(written.as_str()),
             DeValue::Float(written) => Exact::parse(written.as_str()),
             DeValue::String(text) => Exact::parse(text),
-            _ => return self.wrong_type(ALLOWED),
+            _ => return self.wrong_type_but("a number", ALLOWED),
         };
         match parsed {
             Ok(number) if !number.is_negative() => Some(number),
@@ -409,11 +411,15 @@ fn with_article(kind: &str) -> String {
     format!("{article} {kind}")
 }
 
-/// The known word that differs least, if it differs little enough to be meant.
-fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
+/// The known word that is meant: it begins with what was written, or differs little enough.
+pub(super) fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let folded = word.to_ascii_lowercase();
-    let near = known.iter().map(|candidate| (edits(&folded, candidate), *candidate)).min()?;
-    (near.0 <= 1 + near.1.len() / 4).then_some(near.1)
+    let distance = |candidate: &str| match candidate.starts_with(&folded) && folded.len() > 2 {
+        true => 0,
+        false => edits(&folded, &candidate.to_ascii_lowercase()),
+    };
+    let (edits, near) = known.into_iter().map(|candidate| (distance(candidate), candidate)).min()?;
+    (edits <= 1 + near.len() / 4).then_some(near)
 }
 
 /// How many letters must be put in, taken out or replaced to make one word the other.

@@ -107,6 +107,12 @@ impl Limits {
             section.or("names_per_modify_max", NAMES_PER_MODIFY_MAX, |item| item.integer(1..=500));
         let history_rows_max =
             section.or("history_rows_max", HISTORY_ROWS_MAX, |item| item.integer(1..=10_000));
+        if let (Some(overlap), Some(window)) = (overlap, window)
+            && overlap >= window
+        {
+            return section
+                .wrong("a window that only repeats the one before gets nowhere", "overlap below window");
+        }
         Some(Limits {
             overlap: overlap?,
             window: window?,

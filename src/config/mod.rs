@@ -20,6 +20,8 @@ mod schedule;
 mod secret;
 mod settings;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -143,11 +145,11 @@ fn read_file(path: &Path) -> Result<String, Problem> {
 impl Config {
     fn read(root: &mut Section<'_>) -> Option<Config> {
         let cluster = root.section("cluster", Cluster::read);
-        let sources = Source::read_all(root);
         let components = components::read(root);
         let qos = root.section("qos", Qos::read);
         let accounts = root.section("accounts", Accounts::read);
         let limits = root.section("limits", Limits::read);
+        let sources = Source::read_all(root, limits.as_ref().map(|limits| limits.facts_age_max));
         let schedule = root.section("schedule", Schedule::read);
         let store = root.section("store", StoreSettings::read);
         let log = root.section("log", Log::read);

@@ -38,7 +38,7 @@ impl Printer {
         if bare {
             self.0.push_str(key);
         } else {
-            self.0.push_str(&toml::Value::from(key).to_string());
+            self.0.push_str(&quoted_key(key));
         }
         self.0.push_str(" = ");
         self.0.push_str(&value.into().to_string());
@@ -80,16 +80,39 @@ impl Printer {
     }
 }
 
+/// A key in double quotes. (The library's text of a string may have three, which a key may not.)
+fn quoted_key(key: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in key.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
 /// Numbers by name as an inline table; exact, so as texts where no decimal number says the same.
 pub(super) fn exact_table(numbers: &BTreeMap<String, Exact>) -> toml::Value {
     toml::Value::Table(numbers.iter().map(|(name, number)| (name.clone(), exact_value(*number))).collect())
 }
 
-/// A whole number as one, anything else as text: a float would go through a binary fraction.
+/// A number as TOML's own where it reads back to the same, else as text.
 pub(super) fn exact_value(number: Exact) -> toml::Value {
     let text = number.to_string();
-    match text.parse::<i64>() {
-        Ok(whole) => whole.into(),
-        Err(_) => text.into(),
+    if let Ok(whole) = text.parse::<i64>() {
+        return whole.into();
     }
+    match text.parse::<f64>().map(toml::Value::Float) {
+        Ok(float) if float.to_string() == text => float,
+        _ => text.into(),
+    }
+}
+
+/// The word that stands for a value.
+pub(super) fn written<T: PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
+    let found = words.iter().find(|(_, candidate)| *candidate == value);
+    found.map(|(word, _)| *word).expect("every value has a word")
 }

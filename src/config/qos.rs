@@ -1,9 +1,7 @@
 //! `[qos]`: the names behind the levels, and how an account is blocked.
 
-use std::collections::BTreeSet;
-
 use super::document::{Item, Section};
-use super::print::{Printer, exact_value};
+use super::print::{Printer, exact_value, written};
 use crate::core::exact::Exact;
 use crate::core::name::QosName;
 
@@ -32,10 +30,7 @@ impl Lever {
 
     /// As it is written.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Lever::Qos => "qos",
-            Lever::Submit => "submit",
-        }
+        written(&Self::WORDS, self)
     }
 }
 
@@ -65,15 +60,8 @@ pub struct Qos {
 
 impl Qos {
     pub(super) fn read(section: &mut Section<'_>) -> Option<Qos> {
-        let mut taken = BTreeSet::new();
         let mut level = |key, default| {
-            section.or(key, constant(default), |item| {
-                let name = item.parsed(QOS_ALLOWED, QosName::parse)?;
-                if !taken.insert(name.clone()) {
-                    return item.wrong("another level has this QOS", QOS_ALLOWED);
-                }
-                Some(name)
-            })
+            section.or(key, constant(default), |item| item.parsed(QOS_ALLOWED, QosName::parse))
         };
         let (normal, slowdown, blocked) =
             (level("normal", NORMAL), level("slowdown", SLOWDOWN), level("blocked", BLOCKED));

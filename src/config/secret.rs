@@ -100,14 +100,15 @@ pub enum SecretError {
 impl SecretSource {
     /// Reads the secret; a newline at its end is taken off.
     pub fn read(&self) -> Result<SecretString, SecretError> {
-        self.read_with(std::env::var_os(CREDENTIALS_DIRECTORY).map(PathBuf::from).as_deref())
+        self.read_as(geteuid(), std::env::var_os(CREDENTIALS_DIRECTORY).map(PathBuf::from).as_deref())
     }
 
-    fn read_with(&self, credentials: Option<&Path>) -> Result<SecretString, SecretError> {
+    /// Reads the secret for a user and a directory of credentials.
+    pub(super) fn read_as(&self, user: Uid, credentials: Option<&Path>) -> Result<SecretString, SecretError> {
         match self {
             SecretSource::File(path) => {
                 let file = open_regular(path)?;
-                check_access(path, file.as_fd(), 0o077, "group or others")?;
+                check_access(path, file.as_fd(), user, 0o077, "group or others")?;
                 read_secret(path, file)
             }
             SecretSource::Credential(name) => {
@@ -115,7 +116,7 @@ impl SecretSource {
                 let file = open_regular(&path)?;
                 // systemd lets the unit's user in by an access control list, whose mask shows as the group's
                 // bits (mode 0440); the directory is private to the unit.
-                check_access(&path, file.as_fd(), 0o007, "others")?;
+                check_access(&path, file.as_fd(), user, 0o007, "others")?;
                 read_secret(&path, file)
             }
         }
@@ -159,7 +160,13 @@ fn open_regular(path: &Path) -> Result<OwnedFd, SecretError> {
 }
 
 /// Asks the opened file, not its name, so that nothing can be exchanged in between.
-fn check_access(path: &Path, file: impl AsFd, forbidden: u32, who: &'static str) -> Result<(), SecretError> {
+fn check_access(
+    path: &Path,
+    file: impl AsFd,
+    user: Uid,
+    forbidden: u32,
+    who: &'static str,
+) -> Result<(), SecretError> {
     let found =
         fstat(file).map_err(|errno| SecretError::Read { path: path.to_owned(), source: errno.into() })?;
     if SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
@@ -169,7 +176,7 @@ fn check_access(path: &Path, file: impl AsFd, forbidden: u32, who: &'static str)
     if mode & forbidden != 0 {
         return Err(SecretError::Mode { path: path.to_owned(), mode, who });
     }
-    let (owner, user) = (Uid::from_raw(found.st_uid), geteuid());
+    let owner = Uid::from_raw(found.st_uid);
     if owner != user && !owner.is_root() {
         return Err(SecretError::Owner { path: path.to_owned(), owner, user });
     }

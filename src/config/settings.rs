@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use super::document::{Item, Section};
-use super::print::Printer;
+use super::print::{Printer, written};
 
 const DAY: u64 = 86_400;
 
@@ -66,10 +66,7 @@ impl LogFormat {
 
     /// As it is written.
     pub fn as_str(self) -> &'static str {
-        match self {
-            LogFormat::Human => "human",
-            LogFormat::Json => "json",
-        }
+        written(&Self::WORDS, self)
     }
 }
 

@@ -8,7 +8,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::document::{Item, Section};
-use super::print::Printer;
+use super::print::{Printer, written};
 use super::secret::SecretSource;
 use crate::core::name::SourceName;
 
@@ -39,9 +39,7 @@ impl SourceKind {
 
     /// As it is written.
     pub fn as_str(self) -> &'static str {
-        match self {
-            SourceKind::WaldurPolicy => "waldur-policy",
-        }
+        written(&Self::WORDS, self)
     }
 }
 
@@ -73,10 +71,20 @@ pub struct Source {
 }
 
 impl Source {
-    pub(super) fn read_all(root: &mut Section<'_>) -> Option<Vec<Source>> {
+    /// `facts_age_max`: how old a snapshot may be; `None` when it could not be read.
+    pub(super) fn read_all(root: &mut Section<'_>, facts_age_max: Option<Duration>) -> Option<Vec<Source>> {
         let mut names = BTreeSet::new();
         let mut offerings = BTreeSet::new();
-        root.sections("source", |section| Source::read(section, &mut names, &mut offerings))
+        root.sections("source", |section| {
+            let source = Source::read(section, &mut names, &mut offerings)?;
+            if facts_age_max.is_some_and(|age_max| source.poll_interval >= age_max) {
+                return section.wrong(
+                    "between two polls every policy would be too old to decide anything",
+                    "a poll_interval below limits.facts_age_max",
+                );
+            }
+            Some(source)
+        })
     }
 
     fn read(
@@ -175,7 +183,7 @@ pub(super) fn api_url(item: &Item<'_>) -> Option<Url> {
         return item.hidden().wrong("it carries a user name or password", ALLOWED);
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return item.wrong("a base url has no ? and no #", ALLOWED);
+        return item.hidden().wrong("a base url has no ? and no #", ALLOWED);
     }
     if !url.path().ends_with('/') {
         let path = format!("{}/", url.path());

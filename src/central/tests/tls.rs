@@ -98,23 +98,53 @@ fn a_ca_file_that_is_missing_or_holds_no_certificate_is_named() {
     }
 }
 
-const BARE_HOST: &str = "SLURM_SITE_AGENT_TEST_BARE_HOST";
+const IN_CHILD: &str = "SLURM_SITE_AGENT_TEST_IN_CHILD";
 
-/// Runs itself in a process that sees no CA certificates (reading the environment happens once per process).
+/// Runs a test of this file in a process with another environment (it is read once per process). True in the parent,
+/// when the child is done.
+fn ran_in_child(test: &str, environment: &[(&str, &str)]) -> bool {
+    if std::env::var_os(IN_CHILD).is_some() {
+        return false;
+    }
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", &format!("central::tests::tls::{test}")])
+        .env(IN_CHILD, "1")
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    let told =
+        format!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
+    assert!(child.status.success() && told.contains("1 passed"), "{told}");
+    true
+}
+
+#[test]
+fn a_proxy_of_the_environment_is_not_used_for_loopback() {
+    // Nobody listens on port 1: a request through this proxy cannot succeed.
+    let dead = "http://127.0.0.1:1";
+    let environment = [("http_proxy", dead), ("HTTP_PROXY", dead), ("ALL_PROXY", dead), ("NO_PROXY", "")];
+    if ran_in_child("a_proxy_of_the_environment_is_not_used_for_loopback", &environment) {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let server = Server::start(|_, _| json(200, "", "{}")).await;
+        let http = Http::new(settings(&server.url, None), surroundings().0).unwrap();
+        assert_eq!(http.send(Call::get("", &[])).await.unwrap().status, 200);
+        let far = Http::new(settings("http://waldur.invalid", None), surroundings().0).unwrap();
+        let error = far.send(Call::get("", &[])).await.unwrap_err();
+        assert!(
+            all_of(&error).contains("127.0.0.1:1") || all_of(&error).contains("refused"),
+            "{}",
+            all_of(&error)
+        );
+    });
+}
+
 #[test]
 fn a_host_without_ca_certificates_can_use_plain_http_and_a_ca_file() {
-    if std::env::var_os(BARE_HOST).is_none() {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--nocapture"])
-            .arg("central::tests::tls::a_host_without_ca_certificates_can_use_plain_http_and_a_ca_file")
-            .env(BARE_HOST, "1")
-            .env("SSL_CERT_FILE", "/nonexistent/ca.pem")
-            .env("SSL_CERT_DIR", "/nonexistent")
-            .output()
-            .unwrap();
-        let told =
-            format!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
-        assert!(child.status.success() && told.contains("1 passed"), "{told}");
+    let environment = [("SSL_CERT_FILE", "/nonexistent/ca.pem"), ("SSL_CERT_DIR", "/nonexistent")];
+    if ran_in_child("a_host_without_ca_certificates_can_use_plain_http_and_a_ca_file", &environment) {
         return;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

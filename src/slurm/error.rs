@@ -1,0 +1,129 @@
+//! What can go wrong between the agent and Slurm, and what a caller can do about it.
+
+use super::argv::Argv;
+use super::rows::escaped;
+use super::runner::RunError;
+
+/// What the caller can do about a failure. Retries and exit codes look at nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Try again later.
+    Transient,
+    /// Slurm said no: the same request will be refused again.
+    Refused,
+    /// A person has to change something.
+    Misconfigured,
+    /// The answer cannot be trusted; nothing is decided on it.
+    Corrupt,
+}
+
+/// An operation on Slurm that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SlurmError {
+    /// The program gave no answer.
+    #[error("could not {operation}")]
+    Run {
+        /// What was tried, on what.
+        operation: String,
+        /// Why there is no answer.
+        source: RunError,
+    },
+    /// The program answered with a refusal.
+    #[error("could not {operation}: {words} (exit status {status} of: {argv})")]
+    Failed {
+        /// What was tried, on what.
+        operation: String,
+        /// The program as typed.
+        argv: String,
+        /// Its exit status.
+        status: i32,
+        /// Slurm's own words.
+        words: String,
+    },
+    /// The answer lacks what every such answer of a working Slurm has.
+    #[error(
+        "could not {operation}: the answer of {argv} has no {missing}; run it by hand and look at slurmdbd's log"
+    )]
+    Incomplete {
+        /// What was tried, on what.
+        operation: String,
+        /// The program as typed.
+        argv: String,
+        /// What is missing.
+        missing: String,
+    },
+    /// The request itself makes no sense; nothing was run.
+    #[error("did not {operation}: {reason}")]
+    Senseless {
+        /// What was to be done.
+        operation: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl SlurmError {
+    /// What the caller can do about it.
+    pub fn class(&self) -> Class {
+        match self {
+            SlurmError::Run { source, .. } => source.class(),
+            SlurmError::Failed { words, .. } => class_of_words(words),
+            SlurmError::Incomplete { .. } => Class::Corrupt,
+            SlurmError::Senseless { .. } => Class::Misconfigured,
+        }
+    }
+
+    pub(super) fn incomplete(operation: &str, argv: &Argv, missing: impl Into<String>) -> SlurmError {
+        SlurmError::Incomplete {
+            operation: operation.to_owned(),
+            argv: argv.to_string(),
+            missing: missing.into(),
+        }
+    }
+}
+
+/// Slurm's exit statuses do not tell an outage from a refusal; its words do. What is not recognised may pass.
+fn class_of_words(words: &str) -> Class {
+    let words = words.to_ascii_lowercase();
+    let says = |texts: &[&str]| texts.iter().any(|text| words.contains(text));
+    if says(&["permission denied", "privilege", "only admins", "must have an adminlevel"]) {
+        return Class::Refused;
+    }
+    if says(&[
+        "invalid field",
+        "unrecognized option",
+        "invalid option",
+        "unknown option",
+        "invalid keyword",
+        "invalid time",
+    ]) || says(&["unable to establish configuration source", "could not establish a configuration source"])
+    {
+        return Class::Misconfigured;
+    }
+    Class::Transient
+}
+
+/// Most of Slurm's words that go into one message. A refusal names one association a line, and there can be thousands.
+const WORDS_BYTES_MAX: usize = 600;
+
+/// Slurm's words on one line: the program's own prefix, blank lines and control characters removed.
+pub(super) fn words(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| {
+            let line = line.trim();
+            let line = line.split_once(": error: ").map_or(line, |(_, rest)| rest);
+            line.strip_prefix("error: ").unwrap_or(line).trim()
+        })
+        .filter(|line| !line.is_empty())
+        .map(|line| escaped(line.as_bytes(), WORDS_BYTES_MAX))
+        .collect();
+    let mut said = lines.join("; ");
+    if said.len() > WORDS_BYTES_MAX {
+        let end = (0..=WORDS_BYTES_MAX).rev().find(|at| said.is_char_boundary(*at)).unwrap_or(0);
+        said.truncate(end);
+        said.push_str(" ...");
+    }
+    said
+}

@@ -1,0 +1,167 @@
+//! sacct: job records, and how long jobs had been suspended before an edge.
+//!
+//! The invocation is byte for byte the same question on 20.11, 22.05 and 26.05: every incarnation (`-D`), allocations
+//! only (`-X`), all users, times in and out as seconds since the epoch, memory in whole MB. No field that a user
+//! can write is asked for, and the separator is a control character, since sacct escapes nothing.
+//!
+//! sacct answers rc 0 and nothing when slurmdbd's query fails (20.11, 26.05), so an empty answer proves nothing:
+//! the caller overlaps windows and looks for a record it knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::argv::{Argv, Program};
+use super::rows::{self, ByKey, Rejects};
+use super::tres_text;
+use crate::core::job::{JobKey, JobRecord, SuspendedBefore};
+use crate::core::name::ClusterName;
+use crate::core::time::{Epoch, Window};
+
+/// The ASCII unit separator: cannot be typed by accident into a name.
+const SEPARATOR: u8 = 0x1f;
+
+/// How many job ids one question names; keeps the argument vector short.
+const JOBS_PER_QUESTION_MAX: usize = 500;
+
+const JOB_FIELDS: &str = "cluster,dbindex,jobidraw,account,user,state,submit,eligible,start,end,suspended,elapsedraw,\
+                          partition,qos,associd,alloctres";
+
+/// Records of one answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobLines {
+    /// In the order of their keys, each key once.
+    pub records: Vec<JobRecord>,
+    /// How many rows were not understood, or contradicted each other.
+    pub rejected: usize,
+    /// The first of those with the reason, safe to print.
+    pub samples: Vec<String>,
+}
+
+fn question(cluster: &ClusterName, window: Window, more: &[&str], fields: &str) -> Argv {
+    let separator = format!("--delimiter={}", char::from(SEPARATOR));
+    let mut args: Vec<String> =
+        ["-a", "-D", "-X", "-n", "-P", "--noconvert", &separator].map(String::from).into();
+    args.extend(["-M".to_owned(), cluster.to_string()]);
+    args.extend(more.iter().map(|arg| (*arg).to_owned()));
+    args.extend(["-S".to_owned(), format!("uts{}", window.from.0)]);
+    args.extend(["-E".to_owned(), format!("uts{}", window.until.0)]);
+    args.extend(["-o".to_owned(), fields.to_owned()]);
+    Argv::reading(Program::Sacct, args)
+}
+
+/// Records eligible before the window's end that had not ended before its start; a record that ended exactly at
+/// the start is among them. Records never eligible are not.
+pub(super) fn jobs_argv(cluster: &ClusterName, window: Window) -> Argv {
+    question(cluster, window, &[], JOB_FIELDS)
+}
+
+/// Reads the answer to the question for job records of `cluster`.
+pub fn parse_jobs(answer: &[u8], cluster: &ClusterName) -> JobLines {
+    let mut rejects = Rejects::default();
+    let mut records = ByKey::new();
+    for row in rows::complete_rows(answer, &mut rejects) {
+        match parse_job(row, cluster) {
+            Ok(record) => records.add(record.key.clone(), record, row, &mut rejects),
+            Err(reason) => rejects.add(row, reason),
+        }
+    }
+    JobLines {
+        records: records.certain().into_values().collect(),
+        rejected: rejects.count,
+        samples: rejects.samples,
+    }
+}
+
+fn parse_job(row: &[u8], wanted: &ClusterName) -> Result<JobRecord, &'static str> {
+    let [
+        cluster,
+        dbindex,
+        job_id,
+        account,
+        user,
+        state,
+        submit,
+        eligible,
+        start,
+        end,
+        suspended,
+        elapsed,
+        partition,
+        qos,
+        assoc_id,
+        alloc,
+    ] = rows::fields(row, SEPARATOR).ok_or("not 16 fields")?;
+    Ok(JobRecord {
+        key: key(cluster, dbindex, wanted)?,
+        job_id: rows::number(job_id).ok_or("JobIDRaw is no number")?,
+        account: rows::text(account),
+        user: rows::text(user),
+        state: rows::text(state),
+        submit: rows::instant(submit).flatten().ok_or("Submit is no time")?,
+        eligible: rows::instant(eligible).ok_or("Eligible is no time")?,
+        start: rows::instant(start).ok_or("Start is no time")?,
+        end: rows::instant(end).ok_or("End is no time")?,
+        suspended_s: rows::duration_s(suspended).ok_or("Suspended is no duration")?,
+        elapsed_s: rows::number(elapsed).ok_or("ElapsedRaw is no number")?,
+        partition: rows::text(partition),
+        qos: rows::text(qos),
+        assoc_id: rows::number_if_any(assoc_id).ok_or("AssocID is no number")?.filter(|id| *id != 0),
+        alloc: tres_text::counts(alloc).ok_or("AllocTRES is no list of counts")?,
+    })
+}
+
+fn key(cluster: &[u8], dbindex: &[u8], wanted: &ClusterName) -> Result<JobKey, &'static str> {
+    if !cluster.eq_ignore_ascii_case(wanted.as_str().as_bytes()) {
+        return Err("another cluster");
+    }
+    let dbindex = rows::number(dbindex).filter(|index| *index != 0).ok_or("DBIndex is no number")?;
+    Ok(JobKey { cluster: wanted.clone(), dbindex })
+}
+
+/// The questions for how long `jobs` had been suspended before `edge`; those that had not started by then need none.
+/// With `-T` sacct prints of Suspended the part inside the window.
+pub(super) fn suspended_argvs(cluster: &ClusterName, jobs: &[JobRecord], edge: Epoch) -> Vec<Argv> {
+    let asked: Vec<(u64, Epoch)> = jobs
+        .iter()
+        .filter_map(|job| Some((job.job_id, job.start.filter(|start| *start < edge)?.min(job.submit))))
+        .collect();
+    asked
+        .chunks(JOBS_PER_QUESTION_MAX)
+        .map(|chunk| {
+            let ids: BTreeSet<String> = chunk.iter().map(|(id, _)| id.to_string()).collect();
+            let from = chunk.iter().map(|(_, start)| *start).min().unwrap_or(edge);
+            let ids = ids.into_iter().collect::<Vec<_>>().join(",");
+            question(cluster, Window::new(from, edge), &["-T", "-j", &ids], "cluster,dbindex,suspended")
+        })
+        .collect()
+}
+
+/// Reads seconds of suspension by record; what is not understood is absent.
+pub fn parse_suspended(answer: &[u8], cluster: &ClusterName) -> BTreeMap<u64, u64> {
+    let mut rejects = Rejects::default();
+    let mut found = ByKey::new();
+    for row in rows::complete_rows(answer, &mut rejects) {
+        let read = rows::fields(row, SEPARATOR).and_then(|[named, dbindex, suspended]| {
+            Some((key(named, dbindex, cluster).ok()?.dbindex, rows::duration_s(suspended)?))
+        });
+        match read {
+            Some((dbindex, seconds)) => found.add(dbindex, seconds, row, &mut rejects),
+            None => rejects.add(row, "not cluster, DBIndex and Suspended"),
+        }
+    }
+    found.certain()
+}
+
+/// What is known of `jobs` at `edge`. A job that had not started by then needs no answer: it is 0 there.
+pub(super) fn suspended_of(
+    jobs: &[JobRecord],
+    edge: Epoch,
+    answered: &BTreeMap<u64, u64>,
+) -> Vec<SuspendedBefore> {
+    let seconds = |job: &JobRecord| match job.start {
+        Some(start) if start < edge => answered.get(&job.key.dbindex).copied(),
+        _ => Some(0),
+    };
+    jobs.iter()
+        .filter_map(|job| Some(SuspendedBefore { key: job.key.clone(), edge, seconds: seconds(job)? }))
+        .collect()
+}

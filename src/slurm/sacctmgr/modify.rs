@@ -1,0 +1,190 @@
+//! `sacctmgr modify`: how a change is asked for, and what sacctmgr's answer means.
+//!
+//! A condition always names its accounts and its cluster: `modify account where set ...` changes EVERY account with
+//! rc 0 and no question asked (tried on 20.11, 22.05 and 26.05).
+//!
+//! rc 0 does not mean that it was applied. `GrpTRESMins=billing=abc` sets the limit to 0 with rc 0 and a complaint on
+//! standard error; a name that does not exist is left out of an answer with rc 0; a default QOS out of reach is rc 0 and
+//! nothing done on 20.11 and 22.05. A success is rc 0, no complaint and exactly the asked names listed. Even then
+//! only reading back proves it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::core::association::{Assignments, Limit};
+use crate::core::name::{AccountName, ClusterName, Names};
+use crate::core::plan::Change;
+use crate::slurm::argv::{Argv, Program};
+use crate::slurm::error::words;
+use crate::slurm::runner::Answer;
+
+/// The largest values Slurm can hold are its marks for "no value" and "infinite" (slurm.h NO_VAL, NO_VAL64).
+const TRES_LIMIT_MAX: u64 = u64::MAX - 2;
+const SUBMIT_LIMIT_MAX: u64 = u32::MAX as u64 - 2;
+
+/// What came of a change as far as sacctmgr tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// What was run, as a person would type it.
+    pub argv: String,
+    /// The associations that sacctmgr listed as changed.
+    pub echoed: Vec<Echoed>,
+    /// Why it does not look like a success, in Slurm's words where it had any.
+    pub complaint: Option<String>,
+}
+
+/// An association in the answer of `modify`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Echoed {
+    /// Cluster as printed.
+    pub cluster: String,
+    /// Account as printed.
+    pub account: String,
+    /// User, for an association of a user.
+    pub user: Option<String>,
+    /// Partition, where the association is bound to one.
+    pub partition: Option<String>,
+}
+
+impl fmt::Display for Echoed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.account)?;
+        self.user.iter().try_for_each(|user| write!(f, "/{user}"))?;
+        self.partition.iter().try_for_each(|partition| write!(f, "@{partition}"))
+    }
+}
+
+/// The one argument vector of a change. An empty `qos` set restores what the account inherits.
+pub(crate) fn argv(change: &Change, cluster: &ClusterName) -> Argv {
+    let mut args: Vec<String> = ["-i", "modify"].map(String::from).into();
+    match change {
+        Change::Accounts { accounts, set } => {
+            args.extend(["account".into(), "where".into(), format!("name={}", joined(accounts.iter()))]);
+            args.extend([format!("cluster={cluster}"), "set".into()]);
+            args.extend(assignments(set));
+        }
+        Change::User { user, account, set } => {
+            args.extend(["user".into(), "where".into(), format!("name={user}")]);
+            args.extend([format!("account={account}"), format!("cluster={cluster}"), "set".into()]);
+            args.extend(assignments(set));
+        }
+        Change::ResetRawUsage { account, marker: _ } => {
+            args.extend(["account".into(), "where".into(), format!("name={account}")]);
+            args.extend([format!("cluster={cluster}"), "set".into(), "RawUsage=0".into()]);
+        }
+    }
+    Argv::changing(Program::Sacctmgr, args)
+}
+
+fn joined(items: impl Iterator<Item = impl fmt::Display>) -> String {
+    items.map(|item| item.to_string()).collect::<Vec<_>>().join(",")
+}
+
+fn assignments(set: &Assignments) -> Vec<String> {
+    let Assignments { fairshare, limits, grp_submit_jobs, qos, default_qos } = set;
+    let mut args = Vec::new();
+    args.extend(fairshare.map(|shares| format!("fairshare={shares}")));
+    for (limit_type, values) in limits.iter().filter(|(_, values)| !values.is_empty()) {
+        let list = joined(values.iter().map(|(tres, limit)| format!("{tres}={limit}")));
+        args.push(format!("{limit_type}={list}"));
+    }
+    args.extend(grp_submit_jobs.map(|limit| format!("GrpSubmitJobs={limit}")));
+    args.extend(qos.iter().map(|names| format!("qos={}", joined(names.iter()))));
+    args.extend(default_qos.iter().map(|name| format!("defaultqos={name}")));
+    args
+}
+
+/// Why a change must not be run at all.
+pub(crate) fn senseless(change: &Change) -> Option<&'static str> {
+    let (Change::Accounts { set, .. } | Change::User { set, .. }) = change else {
+        return None;
+    };
+    let above = |limit: &Limit, max: u64| matches!(limit, Limit::At(value) if *value > max);
+    if assignments(set).is_empty() {
+        return Some("there is nothing to set");
+    }
+    if set.limits.values().flat_map(|values| values.values()).any(|limit| above(limit, TRES_LIMIT_MAX)) {
+        return Some("a TRES limit is so large that Slurm would take it for no limit");
+    }
+    if set.grp_submit_jobs.iter().any(|limit| above(limit, SUBMIT_LIMIT_MAX)) {
+        return Some("GrpSubmitJobs is so large that Slurm would take it for no limit");
+    }
+    None
+}
+
+/// Reads the associations that an answer of `modify` lists: `C = lab  A = bio of root` or
+/// `C = lab  A = bio  U = alice  P = debug`.
+pub fn parse_echo(stdout: &[u8]) -> Vec<Echoed> {
+    String::from_utf8_lossy(stdout).lines().filter_map(parse_echo_line).collect()
+}
+
+fn parse_echo_line(line: &str) -> Option<Echoed> {
+    let (cluster, rest) = line.trim_start().strip_prefix("C = ")?.split_once(" A = ")?;
+    let text = |text: &str| text.trim().to_owned();
+    let (account, user, partition) = match rest.split_once(" U = ") {
+        Some((account, rest)) => match rest.split_once(" P = ") {
+            Some((user, partition)) => (account, Some(text(user)), Some(text(partition))),
+            None => (account, Some(text(rest)), None),
+        },
+        None => (rest.split_once(" of ").map_or(rest, |(account, _)| account), None, None),
+    };
+    Some(Echoed { cluster: text(cluster), account: text(account), user, partition })
+}
+
+/// What the answer to `change` means.
+pub(crate) fn judge(change: &Change, cluster: &ClusterName, argv: &Argv, answer: &Answer) -> Applied {
+    let echoed = parse_echo(&answer.stdout);
+    let complaint = refusal(answer).or_else(|| match change {
+        Change::Accounts { accounts, set } => {
+            // A QOS change reaches the users below, and sacctmgr lists them; other releases list sub-accounts too.
+            let spreads = set.qos.is_some() || set.default_qos.is_some();
+            not_the_accounts(accounts, spreads, cluster, &echoed)
+        }
+        Change::User { user, account, set: _ } => {
+            let wanted = |row: &Echoed| {
+                row.account == account.as_str()
+                    && row.user.as_deref() == Some(user.as_str())
+                    && row.cluster == cluster.as_str()
+            };
+            let others: Vec<&Echoed> = echoed.iter().filter(|row| !wanted(row)).collect();
+            match (echoed.is_empty(), others.is_empty()) {
+                (true, _) => Some(format!("sacctmgr did not list {account}/{user} as changed")),
+                (false, true) => None,
+                (false, false) => Some(format!("sacctmgr also changed {}", joined(others.into_iter()))),
+            }
+        }
+        // A success says nothing at all.
+        Change::ResetRawUsage { .. } => Some(words(&answer.stdout)).filter(|said| !said.is_empty()),
+    });
+    Applied { argv: argv.to_string(), echoed, complaint }
+}
+
+fn refusal(answer: &Answer) -> Option<String> {
+    let said = [words(&answer.stderr), words(&answer.stdout)];
+    if answer.status == 0 {
+        return Some(&said[0]).filter(|said| !said.is_empty()).cloned();
+    }
+    let said = said.into_iter().find(|said| !said.is_empty());
+    Some(said.unwrap_or_else(|| format!("sacctmgr gave no reason, exit status {}", answer.status)))
+}
+
+fn not_the_accounts(
+    asked: &Names<AccountName>,
+    spreads: bool,
+    cluster: &ClusterName,
+    echoed: &[Echoed],
+) -> Option<String> {
+    let asked: BTreeSet<&str> = asked.iter().map(AccountName::as_str).collect();
+    let here = |row: &&Echoed| row.cluster == cluster.as_str();
+    let listed: BTreeSet<&str> =
+        echoed.iter().filter(|row| here(row) && row.user.is_none()).map(|row| row.account.as_str()).collect();
+    let missing: Vec<&&str> = asked.difference(&listed).collect();
+    if !missing.is_empty() {
+        return Some(format!("sacctmgr did not list {} as changed", joined(missing.into_iter())));
+    }
+    let mine = |row: &&Echoed| {
+        here(row) && (spreads || (row.user.is_none() && asked.contains(row.account.as_str())))
+    };
+    let others: Vec<&Echoed> = echoed.iter().filter(|row| !mine(row)).collect();
+    (!others.is_empty()).then(|| format!("sacctmgr also changed {}", joined(others.into_iter())))
+}

@@ -27,6 +27,9 @@ pub const USER_AGENT: &str = concat!("slurm-site-agent/", env!("CARGO_PKG_VERSIO
 
 /// Longest time to set up a connection; a server that needs more is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an unused connection is kept: shorter than what servers and proxies keep it, so that a poll does not run into
+/// one that has just been closed.
+const IDLE_MAX: Duration = Duration::from_secs(15);
 /// Most bytes read of an answer that is only used for an error text.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// Longest address shown in an error, in characters.
@@ -423,6 +426,7 @@ fn client(settings: &HttpSettings) -> Result<Client, CentralError> {
             .retry(reqwest::retry::never())
             .referer(false)
             .gzip(true)
+            .pool_idle_timeout(IDLE_MAX)
             .timeout(settings.timeout)
             .connect_timeout(settings.timeout.min(CONNECT_TIMEOUT));
         if is_loopback(&settings.base) {

@@ -17,6 +17,8 @@ mod http;
 mod retry;
 mod shape;
 
+#[cfg(test)]
+mod tests;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;

@@ -280,3 +280,94 @@ pub fn user_usages_body(users: &[(&String, &String)], date: Epoch) -> Value {
         .collect();
     json!({"usages": usages})
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "\\PC{0,20}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 20, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map("[a-z]{1,6}", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    const FIELDS: [&str; 22] = [
+        "uuid",
+        "actions",
+        "period",
+        "limit_type",
+        "tres_billing_enabled",
+        "tres_billing_weights",
+        "carryover_factor",
+        "grace_ratio",
+        "qos_strategy",
+        "component_limits_set",
+        "warnings",
+        "backend_id",
+        "limits",
+        "paused",
+        "command_type",
+        "parameters",
+        "executed_at",
+        "account",
+        "fairshare",
+        "qos",
+        "scope_name",
+        "name",
+    ];
+
+    fn good() -> Value {
+        json!({
+            "uuid": "u", "actions": "request_pausing", "period": 2, "backend_id": "bio", "limits": {"cpu": 5},
+            "command_type": "fairshare", "parameters": {"account": "bio", "fairshare": 7},
+            "executed_at": "2026-11-22T05:00:00Z",
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_row_makes_the_conversion_panic(row in any_json()) {
+            let source = SourceName::parse("portal").unwrap();
+            let _ = policy(&row, &source);
+            let _ = allocation(&row, &source);
+            let _ = command(&row, &source, "p");
+        }
+
+        #[test]
+        fn one_odd_field_is_refused_or_taken_and_never_becomes_another_number(
+            field in prop::sample::select(FIELDS.to_vec()),
+            odd in any_json(),
+        ) {
+            let source = SourceName::parse("portal").unwrap();
+            let mut row = good();
+            row[field] = odd.clone();
+            if let Ok((policy, _)) = policy(&row, &source) {
+                prop_assert!(!policy.grace.is_negative());
+                prop_assert_eq!(policy.carryover_percent, Some(match field {
+                    "carryover_factor" if !odd.is_null() => u8::try_from(exact(&odd).unwrap().floor()).unwrap(),
+                    _ => CARRYOVER_FACTOR,
+                }));
+            }
+            if let Ok(allocation) = allocation(&row, &source) && field != "limits" {
+                prop_assert_eq!(allocation.limits, BTreeMap::from([("cpu".to_owned(), Exact::whole(5))]));
+            }
+            if let Ok(command) = command(&row, &source, "p") && !["parameters", "command_type"].contains(&field) {
+                let told = command.kind.type_name() == "fairshare";
+                let safe = !matches!(command.kind, CommandKind::Fairshare { fairshare } if fairshare != 7);
+                prop_assert!(told && safe, "{:?}", command.kind);
+            }
+        }
+    }
+}

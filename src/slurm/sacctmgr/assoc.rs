@@ -1,4 +1,7 @@
 //! `sacctmgr show assoc`: all accounts of a cluster with the users directly below them, in one answer.
+//!
+//! Values are those in force: an association without a QOS list, default QOS or MaxTRESMins of its own shows what it
+//! inherits (22.05.8; `WOPLimits` would show only its own). GrpTRESMins, GrpTRES and GrpSubmitJobs are never inherited.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +19,7 @@ const FIELDS: &str = "cluster,account,parentname,user,partition,fairshare,grptre
                       qos,defaultqos";
 
 /// The question for every association of the cluster. The QOS are the effective ones, inherited ones included.
-pub(crate) fn argv(cluster: &ClusterName) -> Argv {
+pub(in crate::slurm) fn argv(cluster: &ClusterName) -> Argv {
     super::show(&["assoc", "where", &format!("cluster={cluster}")], FIELDS)
 }
 
@@ -27,7 +30,7 @@ pub fn parse(answer: &[u8], cluster: &ClusterName) -> Observed {
 }
 
 /// As [`parse`], with what was rejected.
-pub(crate) fn read(answer: &[u8], cluster: &ClusterName) -> (Observed, Vec<String>) {
+pub(in crate::slurm) fn read(answer: &[u8], cluster: &ClusterName) -> (Observed, Vec<String>) {
     let mut rejects = Rejects::default();
     let mut accounts = ByKey::new();
     let mut users = ByKey::new();

@@ -3,7 +3,7 @@
 //!
 //! The accounts are observed before the totals, because what an account used includes what is below it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -170,9 +170,15 @@ async fn observe(agent: &Agent) -> Result<(Observed, Rules), String> {
         format!("the accounts could not be observed, nothing is changed: {}", chain(&error))
     })?;
     let partitions = match agent.slurm.partitions().await {
-        Ok(partitions) => Some(PartitionWeights {
-            partitions: partitions.into_iter().map(|p| (p.name, p.billing_weights)).collect(),
-        }),
+        // Weights that are not understood are no weights that could be compared.
+        Ok(partitions) => partitions
+            .into_iter()
+            .map(|partition| match partition.weights_text {
+                Some(_) => Some((partition.name, partition.weights?)),
+                None => Some((partition.name, BTreeMap::new())),
+            })
+            .collect::<Option<_>>()
+            .map(|partitions| PartitionWeights { partitions }),
         Err(error) => {
             tracing::warn!(error = chain(&error), "the partitions could not be read");
             None
@@ -290,7 +296,7 @@ fn wanted(
     resets: &[ResetMarker],
     observed: &Observed,
     ask: &Ask,
-) -> std::collections::BTreeMap<AccountName, Desired> {
+) -> BTreeMap<AccountName, Desired> {
     let qos = &scene.rules.qos;
     let decided = decisions.iter().filter_map(Decision::decided);
     let mut wishes: Vec<Wish> = decided.map(|decided| Wish::of(decided, qos)).collect();
@@ -338,7 +344,7 @@ fn server_flags(facts: &Facts, decisions: &[Decision], qos: &QosRules) -> Vec<Wi
 
 fn make_plan(
     agent: &mut Agent,
-    wanted: &std::collections::BTreeMap<AccountName, Desired>,
+    wanted: &BTreeMap<AccountName, Desired>,
     observed: &Observed,
     rules: &QosRules,
 ) -> Result<Plan, AgentError> {

@@ -39,7 +39,7 @@ pub use components::default_components;
 pub use duration::duration_text;
 pub use limits::Limits;
 pub use problem::{ConfigErrors, Problem};
-pub use qos::{Lever, Qos, Rung};
+pub use qos::Qos;
 pub use schedule::{Cron, Schedule};
 pub use secret::{CREDENTIALS_DIRECTORY, SECRET_BYTES_MAX, SecretError, SecretSource};
 pub use settings::{Log, LogFormat, Reports, StoreSettings};

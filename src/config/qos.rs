@@ -1,7 +1,8 @@
 //! `[qos]`: the names behind the levels, and how an account is blocked.
 
 use super::document::{Item, Section};
-use super::print::{Printer, exact_value, written};
+use super::print::{Printer, exact_value};
+use crate::core::evaluate::{Lever, Rung};
 use crate::core::exact::Exact;
 use crate::core::name::QosName;
 
@@ -16,31 +17,13 @@ pub const LADDER_PERCENT: [i128; 2] = [100, 120];
 
 const QOS_ALLOWED: &str = "the name of a QOS that `sacctmgr show qos` shows";
 
-/// How a blocked account is kept from running jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lever {
-    /// By the blocked QOS, which the site has made so that nothing runs in it.
-    Qos,
-    /// By GrpSubmitJobs=0 on the account: no such QOS is needed.
-    Submit,
-}
+const LEVERS: [(&str, Lever); 2] = [("qos", Lever::Qos), ("submit", Lever::Submit)];
 
-impl Lever {
-    const WORDS: [(&'static str, Lever); 2] = [("qos", Lever::Qos), ("submit", Lever::Submit)];
-
-    /// As it is written.
-    pub fn as_str(self) -> &'static str {
-        written(&Self::WORDS, self)
+fn lever_word(lever: Lever) -> &'static str {
+    match lever {
+        Lever::Qos => "qos",
+        Lever::Submit => "submit",
     }
-}
-
-/// From which share of the budget on which QOS holds (strategy `progressive`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rung {
-    /// Percent of the budget; reaching it is enough.
-    pub percent: Exact,
-    /// The QOS from there on.
-    pub qos: QosName,
 }
 
 /// The QOS of the levels.
@@ -65,7 +48,7 @@ impl Qos {
         };
         let (normal, slowdown, blocked) =
             (level("normal", NORMAL), level("slowdown", SLOWDOWN), level("blocked", BLOCKED));
-        let lever = section.or("lever", Lever::Qos, |item| item.one_of(&Lever::WORDS));
+        let lever = section.or("lever", Lever::Qos, |item| item.one_of(&LEVERS));
         let ladder = section.optional("ladder", read_ladder);
         let (normal, slowdown, blocked) = (normal?, slowdown?, blocked?);
         if normal == slowdown || slowdown == blocked || normal == blocked {
@@ -86,7 +69,7 @@ impl Qos {
         to.key("normal", self.normal.as_str());
         to.key("slowdown", self.slowdown.as_str());
         to.key("blocked", self.blocked.as_str());
-        to.key("lever", self.lever.as_str());
+        to.key("lever", lever_word(self.lever));
         let rung = |rung: &Rung| {
             let entries = [("percent", exact_value(rung.percent)), ("qos", rung.qos.as_str().into())];
             toml::Value::Table(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())

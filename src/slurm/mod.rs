@@ -13,23 +13,41 @@ mod rows;
 pub mod runner;
 pub mod sacct;
 pub mod sacctmgr;
+pub mod scontrol;
+pub mod sreport;
 pub mod sshare;
 pub mod tres_text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::core::association::Observed;
 use crate::core::job::{JobRecord, SuspendedBefore};
-use crate::core::name::{AccountName, ClusterName};
+use crate::core::name::{AccountName, ClusterName, QosName, UserName};
 use crate::core::plan::Change;
 use crate::core::time::{Epoch, Window};
+use crate::core::tres::Tres;
 
 pub use argv::{Argv, Program};
 pub use error::{Class, SlurmError};
 pub use runner::{Answer, EmulatedBody, Processes, RunError, Runner};
 pub use sacct::JobLines;
 pub use sacctmgr::modify::{Applied, Echoed};
+pub use sacctmgr::qos::ObservedQos;
+pub use sacctmgr::tables::{AdminLevel, KnownCluster};
+pub use scontrol::{Controller, Partition, Settings, SlurmConfiguration};
+pub use sreport::SreportRow;
 pub use sshare::RawUsage;
+
+/// SLURM_VERSION of the three parts; `None` where one did not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Versions {
+    /// The programs the agent runs.
+    pub client: Option<String>,
+    /// slurmctld.
+    pub controller: Option<String>,
+    /// slurmdbd.
+    pub database: Option<String>,
+}
 
 /// One cluster, seen through Slurm's programs.
 #[derive(Clone)]
@@ -135,6 +153,165 @@ impl Slurm {
         }
         warn_of_rejects(operation, rejects.count, &rejects.samples);
         Ok(usage)
+    }
+
+    /// All QOS. One that is not understood is absent.
+    ///
+    /// # Errors
+    /// When sacctmgr gave no answer, refused, or showed none at all.
+    pub async fn qos(&self) -> Result<BTreeMap<QosName, ObservedQos>, SlurmError> {
+        let operation = "read all QOS";
+        let argv = sacctmgr::qos::argv();
+        let (qos, rejects) = sacctmgr::qos::read(&self.ask(operation, &argv).await?);
+        if qos.is_empty() {
+            return Err(SlurmError::incomplete(operation, &argv, "QOS"));
+        }
+        warn_of_rejects(operation, rejects.count, &rejects.samples);
+        Ok(qos)
+    }
+
+    /// slurmctld's configuration in force.
+    ///
+    /// # Errors
+    /// When scontrol gave no answer or refused, or the answer lacks SLURM_VERSION or ClusterName.
+    pub async fn configuration(&self) -> Result<SlurmConfiguration, SlurmError> {
+        let operation = "read slurmctld's configuration";
+        let argv = scontrol::configuration_argv();
+        let answer = self.ask(operation, &argv).await?;
+        scontrol::parse_configuration(&answer)
+            .ok_or_else(|| SlurmError::incomplete(operation, &argv, "SLURM_VERSION and ClusterName"))
+    }
+
+    /// slurmdbd's configuration; empty when slurmdbd does not answer.
+    ///
+    /// # Errors
+    /// When sacctmgr gave no answer or refused.
+    pub async fn database_configuration(&self) -> Result<Settings, SlurmError> {
+        let argv = sacctmgr::tables::configuration_argv();
+        let answer = self.ask("read slurmdbd's configuration", &argv).await?;
+        Ok(sacctmgr::tables::parse_database_configuration(&answer))
+    }
+
+    /// All partitions with what they charge.
+    ///
+    /// # Errors
+    /// When scontrol gave no answer or refused, or a line is no partition.
+    pub async fn partitions(&self) -> Result<Vec<Partition>, SlurmError> {
+        let operation = "read the partitions";
+        let argv = scontrol::partitions_argv();
+        let answer = self.ask(operation, &argv).await?;
+        scontrol::parse_partitions(&answer)
+            .ok_or_else(|| SlurmError::incomplete(operation, &argv, "line for each partition"))
+    }
+
+    /// Every slurmctld and whether it is up. One that is down makes the programs wait for MessageTimeout first.
+    ///
+    /// # Errors
+    /// When scontrol gave no answer, or none that names a slurmctld.
+    pub async fn ping(&self) -> Result<Vec<Controller>, SlurmError> {
+        let operation = "ask whether slurmctld is up";
+        let argv = scontrol::ping_argv();
+        let answer = self.run(operation, &argv).await?;
+        let controllers = scontrol::parse_ping(&answer.stdout);
+        if controllers.is_empty() {
+            accepted(operation, &argv, answer)?;
+            return Err(SlurmError::incomplete(operation, &argv, "slurmctld"));
+        }
+        Ok(controllers)
+    }
+
+    /// All clusters of slurmdbd.
+    ///
+    /// # Errors
+    /// When sacctmgr gave no answer or refused.
+    pub async fn clusters(&self) -> Result<Vec<KnownCluster>, SlurmError> {
+        let answer = self.ask("read the clusters", &sacctmgr::tables::clusters_argv()).await?;
+        Ok(sacctmgr::tables::parse_clusters(&answer))
+    }
+
+    /// All TRES that slurmdbd knows.
+    ///
+    /// # Errors
+    /// When sacctmgr gave no answer, refused, or showed no `cpu`.
+    pub async fn tres(&self) -> Result<BTreeSet<Tres>, SlurmError> {
+        let operation = "read the TRES";
+        let argv = sacctmgr::tables::tres_argv();
+        let answer = self.ask(operation, &argv).await?;
+        let tres: BTreeSet<Tres> = sacctmgr::tables::parse_tres(&answer).into_iter().collect();
+        if !tres.contains(&Tres::cpu()) {
+            return Err(SlurmError::incomplete(operation, &argv, "cpu"));
+        }
+        Ok(tres)
+    }
+
+    /// The AdminLevel of a user, `None` when slurmdbd does not know the user.
+    ///
+    /// # Errors
+    /// When the text cannot be a user's name, sacctmgr gave no answer or refused, or the answer is not understood.
+    pub async fn admin_level(&self, user: &str) -> Result<Option<AdminLevel>, SlurmError> {
+        let operation = format!("read the AdminLevel of {user:?}");
+        let user = UserName::parse(user).map_err(|error| SlurmError::Senseless {
+            operation: operation.clone(),
+            reason: error.to_string(),
+        })?;
+        let argv = sacctmgr::tables::admin_level_argv(&user);
+        let answer = self.ask(&operation, &argv).await?;
+        sacctmgr::tables::parse_admin_level(&answer, &user)
+            .ok_or_else(|| SlurmError::incomplete(&operation, &argv, "AdminLevel that is understood"))
+    }
+
+    /// Versions of the programs, slurmctld and slurmdbd. What does not answer is `None`.
+    ///
+    /// # Errors
+    /// When the programs themselves cannot be run.
+    pub async fn versions(&self) -> Result<Versions, SlurmError> {
+        let argv = sacctmgr::tables::version_argv();
+        let answer = self.ask("read the version of Slurm's programs", &argv).await?;
+        let controller = self.configuration().await.ok();
+        let database = self.database_configuration().await.ok();
+        Ok(Versions {
+            client: sacctmgr::tables::parse_version(&answer),
+            controller: controller.and_then(|known| known.version().map(str::to_owned)),
+            database: database.and_then(|known| known.get("SLURMDBD_VERSION").map(str::to_owned)),
+        })
+    }
+
+    /// Usage as slurmdbd has rolled it up, for windows of whole hours. Hours not rolled up, rows without usage and TRES
+    /// that do not exist are absent; so are rows that are not understood.
+    ///
+    /// # Errors
+    /// When the window is not of whole hours or no TRES is asked for; when sreport gave no answer or refused.
+    pub async fn account_utilization(
+        &self,
+        window: Window,
+        tres: &[Tres],
+    ) -> Result<Vec<SreportRow>, SlurmError> {
+        let operation =
+            format!("read sreport of {} from {} until {}", self.cluster, window.from, window.until);
+        if !sreport::is_whole_hours(window) || tres.is_empty() {
+            let reason = "it needs whole hours and at least one TRES".to_owned();
+            return Err(SlurmError::Senseless { operation, reason });
+        }
+        let argv = sreport::argv(&self.cluster, window, tres);
+        let (rows, rejects) = sreport::read(&self.ask(&operation, &argv).await?, &self.cluster);
+        warn_of_rejects(&operation, rejects.count, &rejects.samples);
+        Ok(rows)
+    }
+
+    /// Has slurmdbd roll up the hours of a window anew. sacctmgr's verb for it is undocumented; only tests on a private
+    /// cluster use it.
+    ///
+    /// # Errors
+    /// When sacctmgr gave no answer, or said anything but SUCCESS (a refusal has status 0 as well).
+    pub async fn roll_up(&self, window: Window) -> Result<(), SlurmError> {
+        let operation = format!("roll up {} from {} until {}", self.cluster, window.from, window.until);
+        let argv = sacctmgr::tables::roll_up_argv(window);
+        let answer = self.run(&operation, &argv).await?;
+        let words = error::words(&answer.stderr);
+        if answer.status == 0 && words.ends_with("SUCCESS") {
+            return Ok(());
+        }
+        Err(SlurmError::Failed { operation, argv: argv.to_string(), status: answer.status, words })
     }
 
     async fn run(&self, operation: &str, argv: &Argv) -> Result<Answer, SlurmError> {

@@ -1,4 +1,7 @@
 //! `sacctmgr show assoc`: all accounts of a cluster with the users directly below them, in one answer.
+//!
+//! What an association has of its own is asked for, and what it inherits (QOS list, default QOS) is worked out here.
+//! GrpTRESMins, GrpTRES and GrpSubmitJobs are never inherited; an inherited MaxTRESMins is not shown.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +21,7 @@ const FIELDS: &str = "cluster,account,parentname,user,partition,fairshare,grptre
 /// The question for every association of the cluster, with the values of its own only (`wopl`) and the QOS as stored
 /// (`withrawqoslevel`: a list, or additions and removals): only so can a row that inherits be told from one that does not.
 /// What is inherited is worked out here, as slurmdbd does it (seen on 22.05.8).
-pub(crate) fn argv(cluster: &ClusterName) -> Argv {
+pub(in crate::slurm) fn argv(cluster: &ClusterName) -> Argv {
     super::show(&["assoc", "wopl", "withrawqoslevel", "where", &format!("cluster={cluster}")], FIELDS)
 }
 
@@ -29,7 +32,7 @@ pub fn parse(answer: &[u8], cluster: &ClusterName) -> Observed {
 }
 
 /// As [`parse`], with what was rejected.
-pub(crate) fn read(answer: &[u8], cluster: &ClusterName) -> (Observed, Vec<String>) {
+pub(in crate::slurm) fn read(answer: &[u8], cluster: &ClusterName) -> (Observed, Vec<String>) {
     let mut rejects = Rejects::default();
     let mut accounts = ByKey::new();
     let mut users = ByKey::new();
@@ -126,7 +129,9 @@ fn parse_stored_qos(field: &[u8]) -> Result<StoredQos, &'static str> {
         return Ok(StoredQos::Inherited);
     }
     if names.iter().all(|name| name.starts_with(['+', '-'])) {
-        let change = |name: &&str| Ok((name.starts_with('+'), QosName::parse(&name[1..]).map_err(|_| ODD)?));
+        let change = |name: &&str| -> Result<(bool, QosName), &'static str> {
+            Ok((name.starts_with('+'), QosName::parse(&name[1..]).map_err(|_| ODD)?))
+        };
         return Ok(StoredQos::Changed(names.iter().map(change).collect::<Result<_, _>>()?));
     }
     Ok(StoredQos::Own(names.into_iter().map(QosName::parse).collect::<Result<_, _>>().map_err(|_| ODD)?))

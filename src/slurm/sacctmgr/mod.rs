@@ -6,6 +6,8 @@
 
 pub mod assoc;
 pub mod modify;
+pub mod qos;
+pub mod tables;
 
 use super::argv::{Argv, Program};
 

@@ -14,13 +14,17 @@ use std::fmt;
 use crate::core::association::{Assignments, Limit};
 use crate::core::name::{AccountName, ClusterName, Names};
 use crate::core::plan::Change;
+use crate::core::policy::LimitType;
 use crate::slurm::argv::{Argv, Program};
 use crate::slurm::error::words;
 use crate::slurm::runner::Answer;
 
-/// The largest values Slurm can hold are its marks for "no value" and "infinite" (slurm.h NO_VAL, NO_VAL64).
+/// Largest values that Slurm takes for what they are. Above lie its marks for "no value", "infinite" and "parent" (slurm.h
+/// NO_VAL, NO_VAL64, INFINITE; slurmdb.h SLURMDB_FS_USE_PARENT). 22.05.8 answers rc 0 without a complaint to
+/// `GrpSubmitJobs=4294967294` (no limit is set) and `fairshare=4294967295` (1 is set).
 const TRES_LIMIT_MAX: u64 = u64::MAX - 2;
 const SUBMIT_LIMIT_MAX: u64 = u32::MAX as u64 - 2;
+const SHARES_MAX: u32 = 0x7fff_fffe;
 
 /// What came of a change as far as sacctmgr tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +59,7 @@ impl fmt::Display for Echoed {
 }
 
 /// The one argument vector of a change. An empty `qos` set restores what the account inherits.
-pub(crate) fn argv(change: &Change, cluster: &ClusterName) -> Argv {
+pub(in crate::slurm) fn argv(change: &Change, cluster: &ClusterName) -> Argv {
     let mut args: Vec<String> = ["-i", "modify"].map(String::from).into();
     match change {
         Change::Accounts { accounts, set } => {
@@ -95,13 +99,16 @@ fn assignments(set: &Assignments) -> Vec<String> {
 }
 
 /// Why a change must not be run at all.
-pub(crate) fn senseless(change: &Change) -> Option<&'static str> {
+pub(in crate::slurm) fn senseless(change: &Change) -> Option<&'static str> {
     let (Change::Accounts { set, .. } | Change::User { set, .. }) = change else {
         return None;
     };
     let above = |limit: &Limit, max: u64| matches!(limit, Limit::At(value) if *value > max);
     if assignments(set).is_empty() {
         return Some("there is nothing to set");
+    }
+    if set.fairshare.is_some_and(|shares| shares > SHARES_MAX) {
+        return Some("fairshare is so large that Slurm would take it for something else");
     }
     if set.limits.values().flat_map(|values| values.values()).any(|limit| above(limit, TRES_LIMIT_MAX)) {
         return Some("a TRES limit is so large that Slurm would take it for no limit");
@@ -132,12 +139,19 @@ fn parse_echo_line(line: &str) -> Option<Echoed> {
 }
 
 /// What the answer to `change` means.
-pub(crate) fn judge(change: &Change, cluster: &ClusterName, argv: &Argv, answer: &Answer) -> Applied {
+pub(in crate::slurm) fn judge(
+    change: &Change,
+    cluster: &ClusterName,
+    argv: &Argv,
+    answer: &Answer,
+) -> Applied {
     let echoed = parse_echo(&answer.stdout);
     let complaint = refusal(answer).or_else(|| match change {
         Change::Accounts { accounts, set } => {
-            // A QOS change reaches the users below, and sacctmgr lists them; other releases list sub-accounts too.
-            let spreads = set.qos.is_some() || set.default_qos.is_some();
+            // What is inherited reaches the users below, and sacctmgr lists them (22.05.8); other releases list
+            // sub-accounts too.
+            let inherited = set.limits.contains_key(&LimitType::MaxTRESMins);
+            let spreads = inherited || set.qos.is_some() || set.default_qos.is_some();
             not_the_accounts(accounts, spreads, cluster, &echoed)
         }
         Change::User { user, account, set: _ } => {

@@ -4,6 +4,7 @@ mod example;
 mod printed;
 mod problems;
 mod secrets;
+mod unit;
 
 use super::{Config, parse};
 

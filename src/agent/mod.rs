@@ -2,6 +2,7 @@
 //! are its steps, the daemon around it, and how the outside is reached.
 
 pub mod apply;
+pub mod audit;
 pub mod clock;
 pub mod cycle;
 pub mod deliver;

@@ -111,6 +111,21 @@ impl Store {
         }
     }
 
+    /// Copies the store at `from` (as it is at this instant, also beside its running writer) to `to`, and opens the copy for
+    /// writing; an empty one where there is none at `from`.
+    pub fn open_copy(from: &Path, to: &Path) -> Result<Store, StoreError> {
+        match Store::open_reader(from) {
+            Ok(original) => {
+                place::prepare(to)?;
+                place::make_file(to)?;
+                original.reading("copying the store", |conn| conn.backup(rusqlite::MAIN_DB, to, None))?;
+            }
+            Err(StoreError::Absent { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Store::open(to)
+    }
+
     /// Checks every page, row and index of the file. Takes minutes on a large one.
     ///
     /// # Errors

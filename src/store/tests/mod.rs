@@ -1,8 +1,10 @@
 //! Every test works on a real file in a directory of its own.
 
+mod crash;
 mod facts;
 mod ledger;
 mod messages;
+mod opening;
 mod promises;
 
 use std::path::PathBuf;

@@ -90,7 +90,7 @@ fn a_command_is_new_once_and_stays_pending_until_its_verdict() {
     assert_eq!(store.pending().unwrap(), [older.clone(), newer.clone()], "the oldest first");
     store.settle_command("u1", &verdict(CommandState::Done), Some(&told("u1")), Epoch(40)).unwrap();
     assert_eq!(store.pending().unwrap(), std::slice::from_ref(&newer));
-    assert_eq!(store.receive(&[older.clone()], Epoch(41)).unwrap(), []);
+    assert_eq!(store.receive(std::slice::from_ref(&older), Epoch(41)).unwrap(), []);
     let history = store.commands(10).unwrap();
     assert_eq!(history.len(), 2);
     assert_eq!(

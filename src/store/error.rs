@@ -155,6 +155,14 @@ pub enum StoreError {
         /// SQLite's answer.
         source: rusqlite::Error,
     },
+    /// A reader was asked to write.
+    #[error("{doing} needs the store {path} open for writing; stop the agent that has it and run this again")]
+    ReadOnly {
+        /// What was tried.
+        doing: &'static str,
+        /// The store.
+        path: PathBuf,
+    },
     /// A record of one cluster in a collection of another.
     #[error("a record of cluster {found} is in a collection of cluster {expected}; nothing was stored")]
     ForeignRecord {
@@ -224,7 +232,8 @@ impl StoreError {
                 Some(code) if is_passing(code) => Class::Transient,
                 _ => Class::Refused,
             },
-            StoreError::ForeignRecord { .. }
+            StoreError::ReadOnly { .. }
+            | StoreError::ForeignRecord { .. }
             | StoreError::UnknownCommand { .. }
             | StoreError::CommandSettled { .. }
             | StoreError::NoVerdict { .. }

@@ -64,8 +64,8 @@ const FINDINGS_MAX: usize = 5;
 pub struct Store {
     conn: Connection,
     path: PathBuf,
-    /// Held for as long as the store is open for writing.
-    _lock: Option<lock::WriterLock>,
+    /// Held for as long as the store is open for writing; a reader has none. Given back last.
+    lock: Option<lock::WriterLock>,
 }
 
 impl Store {
@@ -81,7 +81,7 @@ impl Store {
         let lock = lock::WriterLock::acquire(path)?;
         place::make_file(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut store = Store { conn: connect(path, flags)?, path: path.to_owned(), _lock: Some(lock) };
+        let mut store = Store { conn: connect(path, flags)?, path: path.to_owned(), lock: Some(lock) };
         let found = store.schema_found()?;
         store.check("quick_check")?;
         store.set_up_writing()?;
@@ -98,12 +98,17 @@ impl Store {
     /// [`StoreError::Absent`] where there is none, [`StoreError::Older`] and [`StoreError::Newer`] where the schema
     /// is not this program's.
     pub fn open_reader(path: &Path) -> Result<Store, StoreError> {
-        place::refuse_network(&place::directory_of(path))?;
-        if !path.exists() {
-            return Err(StoreError::Absent { path: path.to_owned() });
+        match path.metadata() {
+            Ok(_) => place::refuse_network(&place::directory_of(path))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(StoreError::Absent { path: path.to_owned() });
+            }
+            Err(source) => {
+                return Err(StoreError::Place { doing: "looking at", path: path.to_owned(), source });
+            }
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let store = Store { conn: connect(path, flags)?, path: path.to_owned(), _lock: None };
+        let store = Store { conn: connect(path, flags)?, path: path.to_owned(), lock: None };
         match store.schema_found()? {
             schema::NEWEST => Ok(store),
             0 => Err(StoreError::Absent { path: path.to_owned() }),
@@ -200,6 +205,9 @@ impl Store {
         write: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
         let path = &self.path;
+        if self.lock.is_none() {
+            return Err(StoreError::ReadOnly { doing, path: path.clone() });
+        }
         let run = |conn: &mut Connection| {
             let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let done = write(&tx)?;

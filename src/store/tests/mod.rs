@@ -1,6 +1,11 @@
 //! Every test works on a real file in a directory of its own.
 
+mod crash;
+mod facts;
 mod ledger;
+mod messages;
+mod opening;
+mod promises;
 
 use std::path::PathBuf;
 
@@ -8,7 +13,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::core::job::{JobKey, JobRecord};
-use crate::core::name::ClusterName;
+use crate::core::name::{AccountName, ClusterName, SourceName};
 use crate::core::time::{Epoch, Window};
 use crate::core::tres::Tres;
 
@@ -32,6 +37,14 @@ impl Place {
 
 fn cluster() -> ClusterName {
     ClusterName::parse("hpc").unwrap()
+}
+
+fn source() -> SourceName {
+    SourceName::parse("waldur").unwrap()
+}
+
+fn account(name: &str) -> AccountName {
+    AccountName::parse(name).unwrap()
 }
 
 /// A job that ran from `start` to `end`.

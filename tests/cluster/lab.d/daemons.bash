@@ -208,15 +208,54 @@ start_mariadb() {
   mariadb-install-db --no-defaults --datadir="$DIR/db" --user=root --auth-root-authentication-method=socket \
     --auth-root-socket-user=root --skip-test-db --innodb-log-file-size=64M >"$DIR/log/mariadb-install.out" 2>&1 ||
     die "mariadb-install-db failed; see $DIR/log/mariadb-install.out"
-  # Nothing here outlives the lab, so nothing waits for the disk.
-  start mariadbd mariadbd --no-defaults --datadir="$DIR/db" --user=root --socket="$LAB_RUN/mariadb.sock" \
-    --port="${LAB_PORTS[0]}" --bind-address=127.0.0.1 --pid-file="$LAB_RUN/mariadb.pid" \
-    --innodb-buffer-pool-size=512M --innodb-log-file-size=64M --innodb-lock-wait-timeout=900 \
-    --innodb-flush-log-at-trx-commit=0 --innodb-doublewrite=0 --skip-name-resolve
-  wait_for 30 mariadbd database ''
+  lab_start mariadbd
   database '' -e "create database slurm_acct_db; create user slurm@127.0.0.1 identified by 'slurm';
     grant all on slurm_acct_db.* to slurm@127.0.0.1;"
 }
+
+# Starts one of the daemons that may be stopped, and waits until it answers.
+lab_start() {
+  local name=${1:-}
+  is_running "$name" && die "$name runs already"
+  case $name in
+    mariadbd)
+      # Nothing here outlives the lab, so nothing waits for the disk.
+      start mariadbd mariadbd --no-defaults --datadir="$DIR/db" --user=root --socket="$LAB_DB_SOCKET" \
+        --port="$LAB_DB_PORT" --bind-address=127.0.0.1 --pid-file="$LAB_RUN/mariadb.pid" \
+        --innodb-buffer-pool-size=512M --innodb-log-file-size=64M --innodb-lock-wait-timeout=900 \
+        --innodb-flush-log-at-trx-commit=0 --innodb-doublewrite=0 --skip-name-resolve
+      wait_for 30 mariadbd database ''
+      ;;
+    slurmdbd)
+      start slurmdbd slurmdbd -D
+      wait_for 30 slurmdbd sacctmgr -n list cluster
+      ;;
+    slurmctld)
+      start slurmctld slurmctld -D
+      wait_for 30 slurmctld slurmctld_is_up
+      ;;
+    *) die "lab start takes mariadbd, slurmdbd or slurmctld" ;;
+  esac
+}
+
+# Stops one of them, and waits until it is gone. It is sent TERM; signal=KILL makes it a crash.
+lab_stop() {
+  local name=${1:-} pid ticks
+  local -A option=([signal]=TERM)
+  read_options option "${@:2}"
+  [[ $name =~ ^(mariadbd|slurmdbd|slurmctld)$ ]] || die "lab stop takes mariadbd, slurmdbd or slurmctld"
+  is_running "$name" || die "$name does not run"
+  read -r pid ticks <"$LAB_RUN/pid/$name"
+  kill -s "${option[signal]}" "$pid"
+  wait_for 30 "the end of $name" is_stopped "$name"
+}
+
+is_running() {
+  local pid ticks
+  [[ -r $LAB_RUN/pid/$1 ]] && read -r pid ticks <"$LAB_RUN/pid/$1" && is_alive "$pid" "$ticks"
+}
+
+is_stopped() { ! is_running "$1"; }
 
 # Runs the mariadb client as the lab's root: database NAME [ARGUMENT...]
 database() {
@@ -234,13 +273,11 @@ lab_sql() {
 }
 
 start_slurm() {
-  start slurmdbd slurmdbd -D
-  wait_for 30 slurmdbd sacctmgr -n list cluster
+  lab_start slurmdbd
   sacctmgr -i add cluster "$LAB_CLUSTER" >/dev/null
   begin_rollups
-  start slurmctld slurmctld -D
+  lab_start slurmctld
   start slurmd slurmd -D -N n1
-  wait_for 30 slurmctld slurmctld_is_up
   wait_for 30 "the node" node_is_idle
 }
 
@@ -258,11 +295,10 @@ slurmctld_is_up() { scontrol ping | grep -q 'is UP'; }
 node_is_idle() { [[ $(sinfo -h -N -n n1 -p debug -o %T) == idle ]]; }
 
 lab_status() {
-  local name pid ticks rc=0
+  local name rc=0
   for name in munged mariadbd slurmdbd slurmctld slurmd; do
-    read -r pid ticks <"$LAB_RUN/pid/$name" || true
-    if [[ -n ${ticks:-} && $(start_time "$pid") == "$ticks" ]]; then
-      printf '%-10s running as %s\n' "$name" "$pid"
+    if is_running "$name"; then
+      printf '%-10s running as %s\n' "$name" "$(cut -d ' ' -f 1 "$LAB_RUN/pid/$name")"
     else
       printf '%-10s not running\n' "$name"
       rc=1

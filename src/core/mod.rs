@@ -19,3 +19,6 @@ pub mod report;
 pub mod time;
 pub mod tres;
 pub mod usage;
+
+#[cfg(test)]
+mod tests;

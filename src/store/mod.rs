@@ -123,7 +123,9 @@ impl Store {
             Ok(original) => {
                 place::prepare(to)?;
                 place::make_file(to)?;
-                original.reading("copying the store", |conn| conn.backup(rusqlite::MAIN_DB, to, None))?;
+                original.reading("copying the store", |conn| {
+                    conn.backup(rusqlite::MAIN_DB, to, None::<fn(rusqlite::backup::Progress)>)
+                })?;
             }
             Err(StoreError::Absent { .. }) => {}
             Err(error) => return Err(error),

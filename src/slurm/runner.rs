@@ -320,3 +320,6 @@ fn answer(argv: &Argv, stdout: Vec<u8>, stderr: Vec<u8>, status: ExitStatus) -> 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,9 +46,14 @@ fn parse_row(row: &[u8]) -> Result<Option<(AccountName, RawUsage)>, &'static str
     if !user.is_empty() {
         return Ok(None);
     }
-    // Indented by one space for each level of the tree.
-    let account = std::str::from_utf8(account).map_err(|_| "not UTF-8")?.trim_start_matches(' ');
-    let account = AccountName::parse(account).map_err(|_| "account name is not acted on")?;
+    // Indented by one space for each level of the tree. What follows a newline inside an account's name looks like a
+    // row of its own (22.05.8), but is not indented as everything but root is.
+    let text = std::str::from_utf8(account).map_err(|_| "not UTF-8")?;
+    let account =
+        AccountName::parse(text.trim_start_matches(' ')).map_err(|_| "account name is not acted on")?;
+    if text.starts_with(' ') == account.is_root() {
+        return Err("not at its place in the tree");
+    }
     let raw_usage = rows::number(raw_usage).ok_or("RawUsage is no number")?;
     let tres_minutes = tres_text::counts(minutes).ok_or("GrpTRESRaw is no list of counts")?;
     Ok(Some((account, RawUsage { raw_usage, tres_minutes })))

@@ -27,8 +27,9 @@ use crate::config::{Config, Source};
 use crate::core::command::Mode;
 use crate::core::evaluate::{PartitionWeights, QosRules, Rules};
 use crate::core::name::SourceName;
+use crate::core::time::Epoch;
 use crate::slurm::{Processes, Runner, Slurm};
-use crate::store::Store;
+use crate::store::{Retention, Store};
 use clock::Clock;
 use error::AgentError;
 
@@ -89,35 +90,43 @@ impl Outside {
 impl Agent {
     /// Opens the edges: secrets are read, clients prepared; nothing is asked yet.
     pub fn new(config: Config, outside: Outside, store: Store) -> Result<Agent, AgentError> {
-        let clock = outside.clock.clone();
-        let wall: WallClock = Arc::new(move || clock.now());
-        let surroundings = || Surroundings::new(Arc::clone(&wall), rand::random());
-        let mut centrals = Vec::new();
-        for source in &config.sources {
-            let client = WaldurClient::new(&waldur_settings(source)?, surroundings())?;
-            centrals.push(Central { name: source.name.clone(), client });
-        }
-        let amie = match &config.amie {
-            Some(amie) => Some(AmieClient::new(
-                &AmieSettings {
-                    name: SourceName::parse("amie").map_err(|error| AgentError::Asked(error.to_string()))?,
-                    url: amie.url.to_string(),
-                    site: amie.site.clone(),
-                    api_key: amie.key.read()?,
-                    ca_file: amie.ca_file.clone(),
-                    proxy: amie.proxy.clone(),
-                    timeout: amie.timeout,
-                    response_bytes_max: RESPONSE_BYTES_MAX,
-                    attempts_max: ATTEMPTS_MAX,
-                    batch_bytes_max: amie.batch_bytes_max,
-                    batch_records_max: amie.batch_records_max,
-                },
-                surroundings(),
-            )?),
-            None => None,
-        };
+        let (centrals, amie) = clients(&config, &outside.clock)?;
         let slurm = Slurm::new(outside.runner, config.cluster.name.clone());
         Ok(Agent { slurm, centrals, amie, store, clock: outside.clock, mode: outside.mode, cycle: 0, config })
+    }
+
+    /// Goes on with another configuration: clients are made anew, store and clock stay. On an error everything stays as it was.
+    pub fn reconfigure(&mut self, config: Config) -> Result<(), AgentError> {
+        let (centrals, amie) = clients(&config, &self.clock)?;
+        if self.mode == Mode::Production {
+            let outside = Outside::real(&config);
+            self.slurm = Slurm::new(outside.runner, config.cluster.name.clone());
+        }
+        (self.centrals, self.amie, self.config) = (centrals, amie, config);
+        Ok(())
+    }
+
+    /// Forgets what need not be kept any longer.
+    pub fn prune(&mut self) -> Result<(), AgentError> {
+        let now = self.clock.now();
+        let seconds = |keep: std::time::Duration| i64::try_from(keep.as_secs()).unwrap_or(i64::MAX);
+        // The ledger never loses what a policy in use may still ask for; a total needs everything.
+        let covered = format!("ledger_from:{}", self.config.cluster.name);
+        let oldest_needed = match self.store.last_success(&covered)? {
+            Some(Epoch(0)) => Epoch(0),
+            _ => now,
+        };
+        let keep = Retention {
+            jobs_s: seconds(self.config.store.keep_jobs),
+            history_s: seconds(self.config.store.keep_history),
+            oldest_needed,
+        };
+        let pruned = self.store.prune(now, keep)?;
+        if pruned.jobs > 0 {
+            self.store.put_success(&covered, now.plus(-keep.jobs_s))?;
+        }
+        tracing::info!(?pruned, "retention");
+        Ok(())
     }
 
     /// The site's rules for decisions.
@@ -135,6 +144,38 @@ impl Agent {
             partitions,
         }
     }
+}
+
+/// The clients of all servers of a configuration; their secrets are read here.
+fn clients(config: &Config, clock: &Clock) -> Result<(Vec<Central>, Option<AmieClient>), AgentError> {
+    let clock = clock.clone();
+    let wall: WallClock = Arc::new(move || clock.now());
+    let surroundings = || Surroundings::new(Arc::clone(&wall), rand::random());
+    let mut centrals = Vec::new();
+    for source in &config.sources {
+        let client = WaldurClient::new(&waldur_settings(source)?, surroundings())?;
+        centrals.push(Central { name: source.name.clone(), client });
+    }
+    let amie = match &config.amie {
+        Some(amie) => Some(AmieClient::new(
+            &AmieSettings {
+                name: SourceName::parse("amie").map_err(|error| AgentError::Asked(error.to_string()))?,
+                url: amie.url.to_string(),
+                site: amie.site.clone(),
+                api_key: amie.key.read()?,
+                ca_file: amie.ca_file.clone(),
+                proxy: amie.proxy.clone(),
+                timeout: amie.timeout,
+                response_bytes_max: RESPONSE_BYTES_MAX,
+                attempts_max: ATTEMPTS_MAX,
+                batch_bytes_max: amie.batch_bytes_max,
+                batch_records_max: amie.batch_records_max,
+            },
+            surroundings(),
+        )?),
+        None => None,
+    };
+    Ok((centrals, amie))
 }
 
 /// Largest answer of the AMIE server: a page of loaded records stays near 1 MiB.

@@ -27,7 +27,7 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("println!", &["main.rs"], "cli::render prints"),
     ("unsafe ", &[], "there is no unsafe code"),
     (
-        "std::env::",
+        "std::env::var",
         &["cli/", "config/secret.rs", "agent/notify.rs", "agent/step.rs", "emulator/"],
         "the environment comes in as parameters",
     ),

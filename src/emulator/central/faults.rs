@@ -2,7 +2,9 @@
 //! a run with the same seed and the same requests goes wrong in the same places.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::clock::{saturating_add, wire_instant};
 use super::http::{Answer, Request};
 use super::state::CentralState;
 use super::tracked::Tracked;
@@ -70,8 +72,9 @@ pub enum FaultKind {
     BrokenJson,
     /// The answer is padded to so many bytes; the request is handled.
     Oversized { bytes: usize },
-    /// The Date header is off by so many seconds; the request is handled.
-    DateSkew { seconds: i64 },
+    /// The Date header and the `executed_at` of listed commands are off by so many seconds; the request is
+    /// handled. (A server that is wrong for good has its whole clock moved instead.)
+    ClockSkew { seconds: i64 },
     /// The command history comes doubled, shuffled or empty.
     History(HistoryFault),
 }
@@ -226,7 +229,7 @@ pub(super) fn instead(kind: &FaultKind, state: &CentralState) -> Option<Answer> 
         None => answer,
         Some(RetryAfter::Seconds(seconds)) => answer.with_header("retry-after", seconds.to_string()),
         Some(RetryAfter::DateInS(seconds)) => {
-            let at = super::clock::saturating_add(state.now(), seconds);
+            let at = saturating_add(state.now(), seconds);
             answer.with_header("retry-after", httpdate::fmt_http_date(at.into()))
         }
     })
@@ -241,7 +244,23 @@ pub(super) fn spoil(kind: &FaultKind, mut answer: Answer) -> Answer {
             let length = answer.body.len().max(*bytes);
             answer.body.resize(length, b' ');
         }
+        FaultKind::ClockSkew { seconds } => skew_executed_at(&mut answer, *seconds),
         _ => {}
     }
     answer
+}
+
+/// Moves the times of listed commands.
+fn skew_executed_at(answer: &mut Answer, seconds: i64) {
+    let Ok(Value::Array(mut rows)) = serde_json::from_slice(&answer.body) else { return };
+    let mut moved = false;
+    for at in rows.iter_mut().filter_map(|row| row.get_mut("executed_at")) {
+        if let Some(instant) = at.as_str().and_then(|text| text.parse().ok()) {
+            *at = Value::String(wire_instant(saturating_add(instant, seconds)));
+            moved = true;
+        }
+    }
+    if moved {
+        answer.body = Value::Array(rows).to_string().into_bytes();
+    }
 }

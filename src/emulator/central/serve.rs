@@ -137,7 +137,7 @@ fn answer(shared: &Mutex<Shared>, request: &Request) -> Outcome {
 
 fn date_header(state: &CentralState, fault: Option<&FaultKind>) -> String {
     let skew = match fault {
-        Some(FaultKind::DateSkew { seconds }) => *seconds,
+        Some(FaultKind::ClockSkew { seconds }) => *seconds,
         _ => 0,
     };
     httpdate::fmt_http_date(clock::saturating_add(state.now(), skew).into())

@@ -1,5 +1,9 @@
 //! The server at its socket, with a client that knows none of its code.
 
+mod amie;
+mod faults;
+mod file;
+mod policies;
 mod waldur;
 
 use std::sync::Once;
@@ -124,6 +128,11 @@ impl Site {
 
     fn policy_path(&self, rest: &str) -> String {
         format!("{POLICIES}{}/{rest}", self.policy())
+    }
+
+    fn set_clock(&self, instant: &str) {
+        let instant = instant.parse().unwrap();
+        self.handle.with_state(|state| state.clock = super::Clock::Fixed(instant));
     }
 
     async fn stop(self) {

@@ -21,7 +21,7 @@ fn config(lab: &Lab, accounts: &[(&str, u32)]) -> String {
     for (account, hours) in accounts {
         text.push_str(&format!(
             "[[allocation]]\naccount = \"{account}\"\nlimits = {{ cpu = {hours} }}\nperiod = \"month\"\nbilling = false\n\
-             grace = 0.2\ncarryover = false\nraw_usage_reset = true\nactions = [\"downscale\", \"pause\", \"notify\"]\n"
+             grace = 0.2\ncarryover_percent = 0\nraw_usage_reset = true\nactions = [\"downscale\", \"pause\", \"notify\"]\n"
         ));
     }
     text
@@ -56,29 +56,43 @@ async fn the_ledgers_totals_equal_sreport_to_the_second() {
     let line = |text: String| text;
     lab.jobs(&[
         line(format!("account=led_a user=alice cpus=2 mem=100M start={} end={}", edge - 1234, edge + 2345)),
-        line(format!("account=led_a user=alice cpus=1 gpus=1 mem=700M start={} end={}", edge - 7000, edge - 3601)),
+        line(format!(
+            "account=led_a user=alice cpus=1 gpus=1 mem=700M start={} end={}",
+            edge - 7000,
+            edge - 3601
+        )),
         line(format!("account=led_a user=bob cpus=1 start={} end={} state=CANCELLED", edge - 50, edge + 1)),
         line(format!("account=led_b user=bob cpus=3 start={} end={} state=TIMEOUT", edge - 3600, edge)),
         line(format!("account=led_b user=alice cpus=1 start={edge} end={} array=3", edge + 777)),
         line(format!(
             "account=led_b user=alice cpus=1 start={} end={} state=REQUEUED second={}-{}",
-            edge - 900, edge - 300, edge - 100, edge + 400
+            edge - 900,
+            edge - 300,
+            edge - 100,
+            edge + 400
         )),
-        line(format!("account=led_a user=bob cpus=1 start={} state=NEVER_STARTED", edge - 10)),
+        line(format!("account=led_a user=bob cpus=1 start={} end={} state=NEVER_STARTED", edge - 10, edge - 5)),
         line(format!(
             "account=led_top user=bob cpus=4 start={} end={} suspended={}-{}",
-            edge - 2000, edge + 2000, edge - 500, edge + 300
+            edge - 2000,
+            edge + 2000,
+            edge - 500,
+            edge + 300
         )),
     ]);
     let window = Window::new(Epoch(edge - 2 * 3600), Epoch(edge + 3600));
     lab.lab("rollup", &[window.from.0.to_string(), window.until.0.to_string()]);
-    let mut site = Site::new(&config(&lab, &[("led_a", 10), ("led_b", 10)]), at("2025-11-02T00:00:00Z"), None);
+    let mut site =
+        Site::new(&config(&lab, &[("led_a", 10), ("led_b", 10)]), at("2025-11-02T00:00:00Z"), None);
     let report = site.cycle().await;
     assert_eq!(report.collection.incomplete, None);
     assert_eq!(report.collection.rejected, 0, "{:?}", report.collection.samples);
     for hour in 0..3 {
         let from = window.from.plus(hour * 3600);
-        let drift = audit::compare(&mut site.agent, Window::new(from, from.plus(3600)), at("2025-11-02T00:00:00Z")).await.unwrap();
+        let drift =
+            audit::compare(&mut site.agent, Window::new(from, from.plus(3600)), at("2025-11-02T00:00:00Z"))
+                .await
+                .unwrap();
         let ours: Vec<_> = drift.differences.iter().filter(|d| d.account.starts_with("led_")).collect();
         assert!(ours.is_empty(), "hour {hour}: {ours:#?}");
         assert!(drift.rows > 0, "hour {hour}: sreport has rows");
@@ -87,7 +101,8 @@ async fn the_ledgers_totals_equal_sreport_to_the_second() {
     let ours: Vec<_> = drift.differences.iter().filter(|d| d.account.starts_with("led_")).collect();
     assert!(ours.is_empty(), "{ours:#?}");
     // The edge of the month splits the first job: 2 cpus for 2345 s are November's.
-    let totals = report.decisions.iter().find(|d| d.account().as_str() == "led_a").and_then(|d| d.decided()).unwrap();
+    let totals =
+        report.decisions.iter().find(|d| d.account().as_str() == "led_a").and_then(|d| d.decided()).unwrap();
     let november_cpu_s = 2 * 2345 + 1;
     assert_eq!(
         totals.used,
@@ -102,7 +117,18 @@ fn raw_sacct(lab: &Arc<Lab>, window: Window) -> BTreeMap<(String, String), (u64,
     let (from, until) = (format!("uts{}", window.from.0), format!("uts{}", window.until.0));
     let text = lab.must(
         "sacct",
-        &["-aDXnPT", "-M", "lab", "-S", &from, "-E", &until, "--noconvert", "-o", "account,user,start,end,alloctres"],
+        &[
+            "-aDXnPT",
+            "-M",
+            "lab",
+            "-S",
+            &from,
+            "-E",
+            &until,
+            "--noconvert",
+            "-o",
+            "account,user,start,end,alloctres",
+        ],
     );
     let mut sums = BTreeMap::new();
     for row in text.lines().map(|line| line.split('|').collect::<Vec<_>>()) {
@@ -158,7 +184,10 @@ async fn a_running_job_counts_up_to_now() {
     assert_eq!(used, slurm_site_agent::core::exact::Exact::whole(2), "2 cpus for an hour");
     site.clock.set(Epoch(start + 5400));
     let report = site.cycle().await;
-    assert_eq!(report.decisions[0].decided().expect("decided").used, slurm_site_agent::core::exact::Exact::whole(3));
+    assert_eq!(
+        report.decisions[0].decided().expect("decided").used,
+        slurm_site_agent::core::exact::Exact::whole(3)
+    );
     lab.run("scancel", &["-A", "run_a"]);
 }
 
@@ -168,11 +197,8 @@ async fn a_policy_drives_an_account_through_slowdown_and_blocked_and_back_after_
     lab.accounts(&["pol_top"], "root");
     lab.accounts(&["pol_a", "pol_b", "pol_c"], "pol_top");
     let day = |d: i64| at("2025-10-01T00:00:00Z").0 + d * 86_400;
-    let mut site = Site::new(
-        &config(&lab, &[("pol_a", 10), ("pol_b", 10), ("pol_c", 10)]),
-        Epoch(day(1)),
-        None,
-    );
+    let mut site =
+        Site::new(&config(&lab, &[("pol_a", 10), ("pol_b", 10), ("pol_c", 10)]), Epoch(day(1)), None);
     // The first cycle adopts the accounts: fairshare 10/3 -> 3, cpu limit 10 h x 60 x 1.2 = 720 minutes, QOS normal.
     let report = site.cycle().await;
     assert_eq!(level(&report, "pol_a"), Level::Normal);
@@ -211,9 +237,7 @@ async fn a_policy_drives_an_account_through_slowdown_and_blocked_and_back_after_
     let report = site.cycle().await;
     assert_eq!(level(&report, "pol_a"), Level::Normal);
     let resets = |report: &CycleReport| {
-        let is_reset = |change: &&slurm_site_agent::agent::apply::ChangeState| {
-            matches!(&change.change, Change::ResetRawUsage { account, .. } if account.as_str() == "pol_a")
-        };
+        let is_reset = |change: &&slurm_site_agent::agent::apply::ChangeState| matches!(&change.change, Change::ResetRawUsage { account, .. } if account.as_str() == "pol_a");
         report.changes.iter().filter(is_reset).count()
     };
     assert_eq!(resets(&report), 1, "{report:#?}");

@@ -18,6 +18,9 @@ use crate::store::Collection;
 /// How much of the past one call may ask for while there is nothing in it: long empty stretches cost a few calls.
 const EMPTY_WINDOW_MAX_S: i64 = 366 * 86_400;
 
+/// Slurm has no older jobs (2001-09-09), and sacct 22.05 does not take the time 0.
+pub(super) const FIRST_JOB: Epoch = Epoch(1_000_000_000);
+
 /// What a collection found, for people and for the decision whether its totals may be trusted.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct CollectionState {
@@ -46,6 +49,7 @@ pub async fn collect(
     now: Epoch,
 ) -> Result<CollectionState, AgentError> {
     let mut state = CollectionState::default();
+    let needed_from = needed_from.max(FIRST_JOB);
     let cluster = agent.config.cluster.name.clone();
     let covered = format!("ledger_from:{cluster}");
     let overlap_s = i64::try_from(agent.config.limits.overlap.as_secs()).unwrap_or(i64::MAX);

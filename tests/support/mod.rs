@@ -84,7 +84,8 @@ pub fn read(text: &str, folder: &Path) -> Config {
     for (name, secret) in [("token", TOKEN), ("key", AMIE_KEY)] {
         let path = folder.join(name);
         std::fs::write(&path, secret).expect("a secret");
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("its mode");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .expect("its mode");
     }
     let text = text.replace("FOLDER", folder.to_str().expect("UTF-8"));
     config::parse(&text, "test").unwrap_or_else(|errors| panic!("{errors}\n{text}"))
@@ -104,7 +105,9 @@ impl Lab {
                 std::env::var_os("SITE_AGENT_REQUIRE_LAB").is_none(),
                 "SITE_AGENT_REQUIRE_LAB is set and SITE_AGENT_LAB is not: no real Slurm to test on"
             );
-            eprintln!("SKIPPED: no real Slurm; run tests/run, or set SITE_AGENT_LAB to the folder of `tests/cluster/lab up`");
+            eprintln!(
+                "SKIPPED: no real Slurm; run tests/run, or set SITE_AGENT_LAB to the folder of `tests/cluster/lab up`"
+            );
             return None;
         };
         let text = std::fs::read_to_string(dir.join("env")).expect("the lab's env file");
@@ -168,9 +171,10 @@ impl Lab {
             .stderr(std::process::Stdio::piped())
             .spawn()
             .expect("the lab script");
-        child.stdin.take().expect("its input").write_all(lines.join("\n").as_bytes()).expect("written");
+        child.stdin.take().expect("its input").write_all(format!("{}\n", lines.join("\n")).as_bytes()).expect("written");
         let output = child.wait_with_output().expect("its output");
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let text =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "lab jobs: {text}");
         text
     }
@@ -189,7 +193,10 @@ impl Lab {
     pub fn modifications(&self, account: &str) -> usize {
         let table = self.lab(
             "sql",
-            &[format!("select count(*) from txn_table where name like '%acct=\\'{account}\\'%'")],
+            &[format!(
+                "select count(*) from txn_table t, lab_assoc_table a where a.acct = '{account}' and a.user = '' \
+                 and t.action = 1429 and concat(t.name, ')') regexp concat('id_assoc=', a.id_assoc, '[^0-9]')"
+            )],
         );
         table.lines().last().and_then(|count| count.trim().parse().ok()).expect("a count")
     }
@@ -197,6 +204,7 @@ impl Lab {
 
 fn ended(mut command: Command) -> (i32, String) {
     let output = command.stdin(std::process::Stdio::null()).output().expect("the program starts");
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     (output.status.code().unwrap_or(-1), text)
 }

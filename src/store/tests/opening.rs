@@ -88,6 +88,14 @@ fn what_root_makes_in_the_service_users_directory_belongs_to_that_user() {
 }
 
 #[test]
+fn a_store_can_be_handed_to_another_thread() {
+    let place = Place::new();
+    let mut store = place.open();
+    let thread = std::thread::spawn(move || put(&mut store, &[job(1, 100, Some(200))]).new);
+    assert_eq!(thread.join().unwrap(), 1);
+}
+
+#[test]
 fn a_commit_is_durable_when_the_call_returns() {
     let place = Place::new();
     let store = place.open();

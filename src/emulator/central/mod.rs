@@ -134,11 +134,20 @@ pub struct CentralHandle {
 }
 
 impl CentralHandle {
-    /// Reads or changes the state between two requests. A state kept in a file is written before the next answer.
+    /// Reads or changes the state between two requests. What is added is completed as in a seed file; a state kept
+    /// in a file is written before the next answer.
+    ///
+    /// # Panics
+    /// When the changed state contradicts itself, which is a mistake in the test that changed it.
     pub fn with_state<R>(&self, act: impl FnOnce(&mut CentralState) -> R) -> R {
         let mut shared = lock(&self.shared);
         shared.dirty = true;
-        act(&mut shared.state)
+        let outcome = act(&mut shared.state);
+        shared.state.amie.forget_index();
+        if let Err(reason) = shared.state.settle() {
+            panic!("{}", CentralServerError::InconsistentState { reason });
+        }
+        outcome
     }
 
     /// The requests so far, oldest first.

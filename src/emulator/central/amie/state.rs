@@ -1,6 +1,6 @@
 //! What the emulated AMIE service knows, and how records get from the queue to the accounting database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,10 @@ pub struct AmieState {
     pub failed: Vec<FailedRecord>,
     /// Ids given to loaded and failed records so far.
     pub ids_issued: u64,
+    /// Where each loaded record is, so that long histories stay quick; none when `loaded` may have been changed by
+    /// anything but loading.
+    #[serde(skip)]
+    index: Option<HashMap<Key, usize>>,
 }
 
 /// How the service behaves where deployments differ.
@@ -203,15 +207,24 @@ impl AmieState {
         if ready.is_empty() {
             return;
         }
-        // Keys of what is loaded, so that long histories stay quick.
-        let mut keys: BTreeMap<Key, usize> =
-            self.loaded.iter().enumerate().map(|(index, row)| (self.key_of_loaded(row), index)).collect();
+        let mut index = self.index.take().unwrap_or_else(|| self.index_of_loaded());
         for record in ready {
-            self.load(record, now, &mut keys);
+            self.load(record, now, &mut index);
         }
+        self.index = Some(index);
     }
 
-    fn load(&mut self, queued: QueuedRecord, now: Timestamp, keys: &mut BTreeMap<Key, usize>) {
+    /// Lets the next load look at every loaded record again.
+    pub(in super::super) fn forget_index(&mut self) {
+        self.index = None;
+    }
+
+    fn index_of_loaded(&self) -> HashMap<Key, usize> {
+        let key = |row: &LoadedRecord| self.key(&row.site, row.usage_type, &row.record);
+        self.loaded.iter().enumerate().map(|(at, row)| (key(row), at)).collect()
+    }
+
+    fn load(&mut self, queued: QueuedRecord, now: Timestamp, index: &mut HashMap<Key, usize>) {
         self.ids_issued += 1;
         let id = self.ids_issued;
         let QueuedRecord { site, usage_type, record, .. } = queued;
@@ -220,14 +233,14 @@ impl AmieState {
             return;
         }
         let key = self.key(&site, usage_type, &record);
-        if let Some(index) = keys.get(&key).copied() {
-            let row = &mut self.loaded[index];
+        if let Some(at) = index.get(&key).copied() {
+            let row = &mut self.loaded[at];
             row.record = record;
             row.loaded_at = now;
             row.loads += 1;
             return;
         }
-        keys.insert(key, self.loaded.len());
+        index.insert(key, self.loaded.len());
         self.loaded.push(LoadedRecord { id, site, usage_type, record, loaded_at: now, loads: 1 });
     }
 
@@ -269,10 +282,6 @@ impl AmieState {
         let resource = text(record, "Resource").to_owned();
         let id = text(record, "LocalRecordID").to_owned();
         (site.to_owned(), resource, usage_type.name(), id, submitted)
-    }
-
-    fn key_of_loaded(&self, row: &LoadedRecord) -> Key {
-        self.key(&row.site, row.usage_type, &row.record)
     }
 
     /// Counts per resource of what was loaded or failed within a span.

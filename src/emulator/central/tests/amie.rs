@@ -148,6 +148,12 @@ async fn a_record_sent_again_replaces_the_earlier_one() {
     let loads =
         site.handle.with_state(|state| state.amie.loaded.iter().map(|row| row.loads).collect::<Vec<_>>());
     assert_eq!(loads, [2, 2]);
+    // What a test takes away is gone, and comes back as new.
+    site.handle.with_state(|state| state.amie.loaded.remove(0));
+    site.send_records("Compute", json!([compute("2", "0.2"), compute("1", "2")])).await;
+    let loads =
+        site.handle.with_state(|state| state.amie.loaded.iter().map(|row| row.loads).collect::<Vec<_>>());
+    assert_eq!(loads, [3, 1]);
     // The same id of another kind is another record, and another SubmitTime too where the service says so.
     let adjustment = json!({"Username": "ann", "LocalProjectID": "bio42", "LocalRecordID": "1", "Charge": "1",
         "Resource": "cluster.site.org", "StartTime": "2026-11-22T08:00:00Z", "AdjustmentType": "Refund"});

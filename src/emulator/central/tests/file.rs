@@ -112,3 +112,21 @@ async fn scripts_read_and_change_state_clock_and_faults_without_a_token() {
     assert_eq!(send(Method::GET, "nothing", json!(null)).await.status, 404);
     site.stop().await;
 }
+
+#[test]
+fn the_documented_seed_is_one() {
+    let source = include_str!("../state.rs");
+    let example: String = source
+        .split("//! ```")
+        .nth(1)
+        .unwrap()
+        .lines()
+        .skip(1)
+        .map(|line| line.trim_start_matches("//!"))
+        .collect();
+    let mut state: CentralState = serde_json::from_str(&example).unwrap();
+    state.settle().unwrap();
+    assert_eq!(state.commands[0].parameters["account"], "bio42");
+    assert_eq!(state.resources[0].current_usages["cpu"].to_string(), "512.25");
+    assert_eq!((state.offerings.len(), state.policies[0].offering), (1, state.offerings[0].uuid));
+}

@@ -331,3 +331,24 @@ async fn usage_of_unknown_things_or_wrong_amounts_is_refused_and_nothing_is_kept
     assert_eq!(site.send_as("owner-token", Method::POST, &path, body).await.status, 201);
     site.stop().await;
 }
+
+#[tokio::test]
+async fn what_a_test_adds_is_completed_as_in_a_seed() {
+    let site = Site::with(seed()).await;
+    let bio42 = site.handle.with_state(|state| {
+        let resource = state.resource_of_account("bio42").unwrap().uuid;
+        let command_type = "reset_usage".to_owned();
+        state.commands.push(super::super::state::Command { resource, command_type, ..Default::default() });
+        resource
+    });
+    let history = site.get(&site.policy_path("command-history/")).await.json();
+    let row = &history[0];
+    assert_ne!(row["uuid"], json!(uuid::Uuid::nil().simple().to_string()));
+    assert_eq!(
+        (&row["parameters"], &row["executed_at"]),
+        (&json!({"account": "bio42"}), &json!("2026-11-22T10:00:00Z"))
+    );
+    let path = site.policy_path(&format!("command-history/?resource_uuid={bio42}"));
+    assert_eq!(site.get(&path).await.json(), history);
+    site.stop().await;
+}

@@ -181,6 +181,10 @@ impl Lab {
 
     /// Makes accounts below `parent` with users alice and bob.
     pub fn accounts(&self, names: &[&str], parent: &str) {
+        // slurmdbd 22.05 mixes up its account tree when associations are added side by side (seen: a user whose lft lies
+        // outside of its account's, and a QOS of the account that slurmctld does not apply to it).
+        let file = std::fs::File::create(self.dir.join("accounts.lock")).expect("a lock file");
+        file.lock().expect("the lock");
         for name in names {
             let (name, parent) = (format!("name={name}"), format!("parent={parent}"));
             self.must("sacctmgr", &["-i", "add", "account", &name, "cluster=lab", &parent]);

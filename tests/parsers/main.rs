@@ -3,6 +3,7 @@
 //!
 //! fixtures/slurm/edge-22.05.8/README.md says where the answers come from.
 
+mod changes;
 mod damage;
 mod jobs;
 

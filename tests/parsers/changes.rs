@@ -113,6 +113,8 @@ async fn a_change_that_listed_exactly_the_asked_accounts_has_no_complaint() {
                 C = lab        A = edge_a of root\n";
     let both = accounts(&["edge_a", "edge_a_very_long_account_name_indeed_1234567890"], shares(12));
     assert_eq!(complaint(&both, 0, echo, "").await, None);
+    let cased = echo.replace("edge_a of", "Edge_A of");
+    assert_eq!(complaint(&both, 0, &cased, "").await, None);
     let root = " Modified account associations...\n  C = lab        A = root\n";
     assert_eq!(complaint(&accounts(&["root"], shares(1)), 0, root, "").await, None);
 }

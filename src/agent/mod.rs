@@ -1,1 +1,198 @@
+//! The conductor: the only room that sees all edges. [`cycle`] is the straight line that a datum takes; the other files
+//! are its steps, the daemon around it, and how the outside is reached.
 
+pub mod apply;
+pub mod audit;
+pub mod clock;
+pub mod cycle;
+pub mod deliver;
+pub mod error;
+pub mod facts;
+pub mod hold;
+pub mod judge;
+pub mod ledger;
+pub mod notify;
+pub mod orders;
+pub mod schedule;
+pub mod signals;
+pub mod step;
+pub mod tell;
+
+use std::sync::Arc;
+
+use crate::central::amie::{AmieClient, AmieSettings};
+use crate::central::waldur::{WaldurClient, WaldurSettings};
+use crate::central::{Surroundings, WallClock};
+use crate::config::{Config, Source};
+use crate::core::command::Mode;
+use crate::core::evaluate::{PartitionWeights, QosRules, Rules};
+use crate::core::name::SourceName;
+use crate::core::time::Epoch;
+use crate::slurm::{Processes, Runner, Slurm};
+use crate::store::{Retention, Store};
+use clock::Clock;
+use error::AgentError;
+
+/// A central server and its client.
+pub struct Central {
+    /// The source's name.
+    pub name: SourceName,
+    /// Its client.
+    pub client: WaldurClient,
+}
+
+/// The agent with all its edges open.
+pub struct Agent {
+    /// Checked configuration.
+    pub config: Config,
+    /// The way to Slurm.
+    pub slurm: Slurm,
+    /// The way to the servers.
+    pub centrals: Vec<Central>,
+    /// The way to AMIE, where the site reports there.
+    pub amie: Option<AmieClient>,
+    /// What must not be forgotten.
+    pub store: Store,
+    /// Time.
+    pub clock: Clock,
+    /// Real or emulated Slurm.
+    pub mode: Mode,
+    /// Number of the last cycle of this process.
+    pub cycle: u64,
+}
+
+/// What of the outside is real.
+pub struct Outside {
+    /// The door to Slurm.
+    pub runner: Runner,
+    /// Time.
+    pub clock: Clock,
+    /// Real or emulated Slurm.
+    pub mode: Mode,
+}
+
+impl Outside {
+    /// Real programs, the machine's clock.
+    pub fn real(config: &Config) -> Outside {
+        Outside {
+            runner: Runner::Processes(Processes {
+                bin_dir: config.cluster.bin_dir.clone(),
+                slurm_conf: config.cluster.slurm_conf.clone(),
+                timeout: config.cluster.timeout,
+                output_bytes_max: config.cluster.output_bytes_max,
+            }),
+            clock: Clock::System,
+            mode: Mode::Production,
+        }
+    }
+}
+
+impl Agent {
+    /// Opens the edges: secrets are read, clients prepared; nothing is asked yet.
+    pub fn new(config: Config, outside: Outside, store: Store) -> Result<Agent, AgentError> {
+        let (centrals, amie) = clients(&config, &outside.clock)?;
+        let slurm = Slurm::new(outside.runner, config.cluster.name.clone());
+        Ok(Agent { slurm, centrals, amie, store, clock: outside.clock, mode: outside.mode, cycle: 0, config })
+    }
+
+    /// Goes on with another configuration: clients are made anew, store and clock stay. On an error everything stays as it was.
+    pub fn reconfigure(&mut self, config: Config) -> Result<(), AgentError> {
+        let (centrals, amie) = clients(&config, &self.clock)?;
+        if self.mode == Mode::Production {
+            let outside = Outside::real(&config);
+            self.slurm = Slurm::new(outside.runner, config.cluster.name.clone());
+        }
+        (self.centrals, self.amie, self.config) = (centrals, amie, config);
+        Ok(())
+    }
+
+    /// Forgets what need not be kept any longer.
+    pub fn prune(&mut self) -> Result<(), AgentError> {
+        let now = self.clock.now();
+        let seconds = |keep: std::time::Duration| i64::try_from(keep.as_secs()).unwrap_or(i64::MAX);
+        // The ledger never loses what a policy in use may still ask for; a total needs everything.
+        let covered = format!("ledger_from:{}", self.config.cluster.name);
+        let oldest_needed = match self.store.last_success(&covered)? {
+            Some(from) if from <= ledger::FIRST_JOB => Epoch(0),
+            _ => now,
+        };
+        let keep = Retention {
+            jobs_s: seconds(self.config.store.keep_jobs),
+            history_s: seconds(self.config.store.keep_history),
+            oldest_needed,
+        };
+        let pruned = self.store.prune(now, keep)?;
+        if pruned.jobs > 0 {
+            self.store.put_success(&covered, now.plus(-keep.jobs_s))?;
+        }
+        tracing::info!(?pruned, "retention");
+        Ok(())
+    }
+
+    /// The site's rules for decisions.
+    pub fn rules(&self, partitions: Option<PartitionWeights>) -> Rules {
+        let qos = &self.config.qos;
+        Rules {
+            components: self.config.components.clone(),
+            qos: QosRules {
+                normal: qos.normal.clone(),
+                slowdown: qos.slowdown.clone(),
+                blocked: qos.blocked.clone(),
+                ladder: qos.ladder.clone(),
+                lever: qos.lever,
+            },
+            partitions,
+        }
+    }
+}
+
+/// The clients of all servers of a configuration; their secrets are read here.
+fn clients(config: &Config, clock: &Clock) -> Result<(Vec<Central>, Option<AmieClient>), AgentError> {
+    let clock = clock.clone();
+    let wall: WallClock = Arc::new(move || clock.now());
+    let surroundings = || Surroundings::new(Arc::clone(&wall), rand::random());
+    let mut centrals = Vec::new();
+    for source in &config.sources {
+        let client = WaldurClient::new(&waldur_settings(source)?, surroundings())?;
+        centrals.push(Central { name: source.name.clone(), client });
+    }
+    let amie = match &config.amie {
+        Some(amie) => Some(AmieClient::new(
+            &AmieSettings {
+                name: SourceName::parse("amie").map_err(|error| AgentError::Asked(error.to_string()))?,
+                url: amie.url.to_string(),
+                site: amie.site.clone(),
+                api_key: amie.key.read()?,
+                ca_file: amie.ca_file.clone(),
+                proxy: amie.proxy.clone(),
+                timeout: amie.timeout,
+                response_bytes_max: RESPONSE_BYTES_MAX,
+                attempts_max: ATTEMPTS_MAX,
+                batch_bytes_max: amie.batch_bytes_max,
+                batch_records_max: amie.batch_records_max,
+            },
+            surroundings(),
+        )?),
+        None => None,
+    };
+    Ok((centrals, amie))
+}
+
+/// Largest answer of the AMIE server: a page of loaded records stays near 1 MiB.
+const RESPONSE_BYTES_MAX: usize = 32 << 20;
+/// Tries of one request to AMIE in one cycle; the next cycle tries again.
+const ATTEMPTS_MAX: u32 = 4;
+
+fn waldur_settings(source: &Source) -> Result<WaldurSettings, AgentError> {
+    Ok(WaldurSettings {
+        name: source.name.clone(),
+        url: source.url.to_string(),
+        token: source.token.read()?,
+        ca_file: source.ca_file.clone(),
+        proxy: source.proxy.clone(),
+        offering: source.offering.clone(),
+        timeout: source.timeout,
+        response_bytes_max: usize::try_from(source.response_bytes_max).unwrap_or(usize::MAX),
+        attempts_max: source.attempts_max,
+    })
+}

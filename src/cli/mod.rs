@@ -1,1 +1,145 @@
+//! The command line: one file per verb, [`render`] for tables and JSON.
+//!
+//! Verbs only read what an operator asks and show what the agent found; what is done is done in `agent`.
 
+mod daemon;
+mod evaluate_now;
+pub mod log;
+pub mod render;
+mod world;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::agent::error::{AgentError, Exit};
+use crate::config::{self, CONFIG_PATH, Config};
+use crate::core::name::AccountName;
+
+/// Makes the compute time that a central portal grants true on a Slurm cluster, and reports what was used.
+///
+/// Without a verb it is the daemon: it polls the sources of its configuration, collects jobs, decides, applies and
+/// reports until it is told to stop (TERM drains, HUP reads the configuration again, USR1 evaluates now).
+#[derive(Debug, Parser)]
+#[command(name = "slurm-site-agent", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    common: Common,
+    /// Run one cycle and print what was found and done.
+    #[arg(long)]
+    evaluate_now: bool,
+    #[command(flatten)]
+    evaluate: EvaluateArgs,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+/// What every verb takes.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// The configuration.
+    #[arg(long, global = true, default_value = CONFIG_PATH, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Emulated Slurm and server with shipped data instead of real ones; needs no root and no configuration.
+    #[arg(long, global = true)]
+    pub emulator: bool,
+    /// Where the emulated world keeps its state [default: ~/.local/state/slurm-site-agent/emulator].
+    #[arg(long, global = true, value_name = "DIR")]
+    pub emulator_state: Option<PathBuf>,
+    /// Print JSON instead of tables.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// Of --evaluate-now.
+#[derive(Debug, Clone, Args)]
+pub struct EvaluateArgs {
+    /// Change only this account.
+    #[arg(long, requires = "evaluate_now", value_name = "NAME", value_parser = account)]
+    account: Option<AccountName>,
+    /// Stop before anything is changed or sent; works beside a running daemon.
+    #[arg(long, requires = "evaluate_now")]
+    dry_run: bool,
+    /// Read the job records of all open periods again.
+    #[arg(long, requires = "evaluate_now")]
+    deep: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Check the configuration: every problem at once, nothing is contacted.
+    ///
+    /// With --print the whole configuration is printed with every default; it parses back to the same.
+    CheckConfig {
+        /// Print the configuration as understood.
+        #[arg(long)]
+        print: bool,
+    },
+    /// Allow the plan that waits because it would tighten many accounts at once.
+    ///
+    /// `status` shows the plan and its name. The word holds for that very plan: another one waits again.
+    Confirm {
+        /// Name of the plan, as `status` shows it.
+        plan: String,
+    },
+}
+
+fn account(text: &str) -> Result<AccountName, String> {
+    AccountName::parse(text).map_err(|error| error.to_string())
+}
+
+/// Does what the command line asks; an error has not been printed yet.
+pub fn run(cli: Cli) -> Result<Exit, AgentError> {
+    match cli.verb {
+        None if cli.evaluate_now => evaluate_now::run(&cli.common, &cli.evaluate),
+        None => daemon::run(&cli.common),
+        Some(Verb::CheckConfig { print }) => check_config(&cli.common, print),
+        Some(Verb::Confirm { plan }) => confirm(&cli.common, &plan),
+    }
+}
+
+/// The configuration that a verb works with, the emulator's when it is asked for.
+fn configuration(common: &Common) -> Result<Config, AgentError> {
+    if common.emulator {
+        // The server's address only matters to who contacts it; those start it first (world.rs).
+        return Ok(config::emulator_defaults(&world::state_dir(common)?, "http://127.0.0.1:1/")?);
+    }
+    Ok(config::load(&common.config)?)
+}
+
+fn check_config(common: &Common, print: bool) -> Result<Exit, AgentError> {
+    let config = configuration(common)?;
+    if print {
+        render::text(&config.to_toml());
+    } else {
+        render::text(&format!(
+            "{} is a valid configuration: cluster {}, {} sources, {} local allocations\n",
+            common.config.display(),
+            config.cluster.name,
+            config.sources.len(),
+            config.allocations.len()
+        ));
+    }
+    Ok(Exit::Done)
+}
+
+fn confirm(common: &Common, plan: &str) -> Result<Exit, AgentError> {
+    let config = configuration(common)?;
+    let store = crate::store::Store::open_reader(&config.store.path)?;
+    match store.held()? {
+        Some(held) if held.hash == plan => {
+            crate::agent::hold::confirm(&config.store.path, plan)
+                .map_err(|source| AgentError::System { doing: "storing the confirmation", source })?;
+            render::text(&format!(
+                "plan {plan} is confirmed; the next cycle applies it:\n{}\n",
+                held.summary
+            ));
+            Ok(Exit::Done)
+        }
+        Some(held) => Err(AgentError::Asked(format!(
+            "the plan that waits is {} and not {plan}; look at it with `slurm-site-agent status`, then confirm that one",
+            held.hash
+        ))),
+        None => Err(AgentError::Asked("no plan waits for a confirmation".into())),
+    }
+}

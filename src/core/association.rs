@@ -42,8 +42,12 @@ pub struct ObservedAssociation {
     pub grp_submit_jobs: Option<u64>,
     /// QOS it may use, inherited ones included.
     pub qos: BTreeSet<QosName>,
-    /// Default QOS, where one is set.
+    /// Whether that list is its own; an inherited one follows the association above.
+    pub qos_is_own: bool,
+    /// Default QOS, where one is set or inherited.
     pub default_qos: Option<QosName>,
+    /// Whether that default is its own.
+    pub default_qos_is_own: bool,
 }
 
 /// A user's association below an account.
@@ -80,18 +84,33 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// The account and everything below it, itself first.
-    pub fn subtree(&self, top: &AccountName) -> Vec<&ObservedAccount> {
+    /// The account tree, built once for many questions.
+    pub fn tree(&self) -> AccountTree<'_> {
         let mut children: BTreeMap<&AccountName, Vec<&ObservedAccount>> = BTreeMap::new();
         for account in self.accounts.values() {
             if let Some(parent) = &account.parent {
                 children.entry(parent).or_default().push(account);
             }
         }
-        let mut found: Vec<&ObservedAccount> = self.accounts.get(top).into_iter().collect();
+        AccountTree { observed: self, children }
+    }
+}
+
+/// Accounts by parent.
+#[derive(Debug, Clone)]
+pub struct AccountTree<'a> {
+    observed: &'a Observed,
+    children: BTreeMap<&'a AccountName, Vec<&'a ObservedAccount>>,
+}
+
+impl<'a> AccountTree<'a> {
+    /// The account and everything below it, itself first; empty when it is not there.
+    pub fn subtree(&self, top: &AccountName) -> Vec<&'a ObservedAccount> {
+        let mut found: Vec<&ObservedAccount> = self.observed.accounts.get(top).into_iter().collect();
         let mut next = 0;
-        while next < found.len() && found.len() <= self.accounts.len() {
-            if let Some(below) = children.get(&found[next].account) {
+        // A tree visits every account once; the second condition ends the walk should Slurm ever show a circle.
+        while next < found.len() && found.len() <= self.observed.accounts.len() {
+            if let Some(below) = self.children.get(&found[next].account) {
                 found.extend(below);
             }
             next += 1;

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::desired::Wish;
+use super::evaluate::{Lever, Rules};
 use super::exact::Exact;
 use super::name::{AccountName, SourceName};
 use super::policy::LimitType;
-use super::time::Epoch;
+use super::time::{Epoch, Window};
+use super::tres::Tres;
 
 /// What is asked. The server's shell text is for people and never run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,4 +122,151 @@ pub enum Mode {
     Production,
     /// The emulated one.
     Emulator,
+}
+
+/// What to do with a command that waits in the inbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Triage {
+    /// Act on it, for this allocation.
+    Act,
+    /// Do not; tell the server why.
+    Refuse(String),
+    /// A newer one of the same type for the same account stands; tell the server which.
+    Superseded(String),
+}
+
+/// Facts that triage of one command needs.
+#[derive(Debug, Clone, Copy)]
+pub struct TriageFacts<'a> {
+    /// Now.
+    pub now: Epoch,
+    /// A command issued longer ago is stale.
+    pub age_max_s: i64,
+    /// A command issued further in the future than this means that a clock is wrong.
+    pub skew_max_s: i64,
+    /// Accounts of the source's allocations, with the window of the current period.
+    pub periods: &'a BTreeMap<AccountName, Window>,
+}
+
+/// Sorts waiting commands, oldest first, into those to act on and those to refuse. Of several of one type for one account the
+/// newest stands.
+pub fn triage(waiting: &[Command], facts: &TriageFacts<'_>) -> Vec<Triage> {
+    let mut newest: BTreeMap<(String, &str), &Command> = BTreeMap::new();
+    for command in waiting {
+        let key = (command.account_text.to_ascii_lowercase(), command.kind.type_name());
+        let stands = newest.entry(key).or_insert(command);
+        if (command.issued, &command.uuid) > (stands.issued, &stands.uuid) {
+            *stands = command;
+        }
+    }
+    waiting
+        .iter()
+        .map(|command| {
+            let key = (command.account_text.to_ascii_lowercase(), command.kind.type_name());
+            match newest.get(&key) {
+                Some(newer) if newer.uuid != command.uuid => Triage::Superseded(newer.uuid.clone()),
+                _ => triage_one(command, facts),
+            }
+        })
+        .collect()
+}
+
+fn triage_one(command: &Command, facts: &TriageFacts<'_>) -> Triage {
+    let refuse = |reason: String| Triage::Refuse(reason);
+    if let CommandKind::NotUnderstood { command_type, reason } = &command.kind {
+        return refuse(format!("command of type {command_type:?} is not understood: {reason}"));
+    }
+    let Some(account) = command.account() else {
+        return refuse(format!("{:?} is not a usable account name", command.account_text));
+    };
+    let Some(period) = facts.periods.get(&account) else {
+        return refuse(format!("account {account} belongs to no allocation of this offering"));
+    };
+    let age_s = facts.now.since(command.issued);
+    if -age_s > facts.skew_max_s {
+        return refuse(format!("issued {} s in the future: a clock is wrong", -age_s));
+    }
+    if age_s > facts.age_max_s {
+        return refuse(format!("stale: issued {}, {age_s} s ago", command.issued));
+    }
+    if command.issued < period.from && command.kind == CommandKind::ResetUsage {
+        return refuse(format!("stale: issued {}, before the current period began", command.issued));
+    }
+    Triage::Act
+}
+
+/// What a command asks for as a wish for its account; an error text says why it cannot be meant.
+pub fn wish(
+    command: &Command,
+    account: &AccountName,
+    rules: &Rules,
+    billing_limit: bool,
+) -> Result<Wish, String> {
+    let mut wish = Wish {
+        account: account.clone(),
+        source: command.source.clone(),
+        text: format!(
+            "command {} of {} asks for {}",
+            command.kind.type_name(),
+            command.issued,
+            command.description
+        ),
+        fairshare: None,
+        limits: BTreeMap::new(),
+        qos: None,
+        submit_blocked: false,
+    };
+    match &command.kind {
+        CommandKind::Fairshare { fairshare } => wish.fairshare = Some(*fairshare),
+        CommandKind::Limits { limit_type, limits } => {
+            let mut values = BTreeMap::new();
+            for (name, amount) in limits {
+                let (tres, value) = limit_value(name, *amount, rules)?;
+                if tres == Tres::billing() && !billing_limit {
+                    return Err(
+                        "Slurm counts billing in other units than the policy, so this limit would mean something else"
+                            .into(),
+                    );
+                }
+                values.insert(tres, value);
+            }
+            wish.limits.insert(*limit_type, values);
+        }
+        CommandKind::Qos { qos, .. } => {
+            let named = match qos.to_ascii_lowercase().as_str() {
+                "normal" | "notification" => Some(rules.qos.normal.clone()),
+                "slowdown" => Some(rules.qos.slowdown.clone()),
+                "blocked" => {
+                    wish.submit_blocked = rules.qos.lever == Lever::Submit;
+                    Some(if wish.submit_blocked {
+                        rules.qos.slowdown.clone()
+                    } else {
+                        rules.qos.blocked.clone()
+                    })
+                }
+                other => rules.qos.owned().into_iter().find(|name| name.as_str() == other).cloned(),
+            };
+            wish.qos =
+                Some(named.ok_or_else(|| format!("QOS {qos:?} is not among those this agent manages"))?);
+        }
+        CommandKind::ResetUsage => {}
+        CommandKind::NotUnderstood { reason, .. } => return Err(reason.clone()),
+    }
+    Ok(wish)
+}
+
+/// A limit of the server in Slurm's units: component-minutes (60 x the component's amount) to TRES-minutes.
+fn limit_value(name: &str, amount: Exact, rules: &Rules) -> Result<(Tres, u64), String> {
+    let no_room = || format!("the limit {name}={amount} is not a whole number that Slurm can hold");
+    if name.eq_ignore_ascii_case("billing") {
+        return Ok((Tres::billing(), u64::try_from(amount.floor()).map_err(|_| no_room())?));
+    }
+    if let Some(component) = rules.components.get(name) {
+        let factor = Exact::fraction(component.unit.tres_seconds(), 3600).ok_or_else(no_room)?;
+        let value = amount.times(factor).ok_or_else(no_room)?.floor();
+        return Ok((component.tres.clone(), u64::try_from(value).map_err(|_| no_room())?));
+    }
+    let tres = rules.components.0.values().map(|c| &c.tres).find(|t| t.as_str().eq_ignore_ascii_case(name));
+    let tres = tres.ok_or_else(|| format!("limit {name:?} is neither a component nor its TRES"))?;
+    Ok((tres.clone(), u64::try_from(amount.floor()).map_err(|_| no_room())?))
 }

@@ -6,12 +6,19 @@ pub mod allocation;
 pub mod association;
 pub mod command;
 pub mod component;
+pub mod desired;
+pub mod evaluate;
 pub mod exact;
 pub mod job;
 pub mod name;
 pub mod period;
 pub mod plan;
 pub mod policy;
+pub mod preview;
 pub mod report;
 pub mod time;
 pub mod tres;
+pub mod usage;
+
+#[cfg(test)]
+mod tests;

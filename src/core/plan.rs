@@ -1,10 +1,19 @@
 //! The difference between what is there and what should be, as changes that leave no choice to whoever applies
 //! them.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
-use super::association::Assignments;
-use super::name::{AccountName, Names, SourceName, UserName};
+use super::association::{
+    AccountTree, Assignments, Limit, Observed, ObservedAccount, ObservedAssociation, Share,
+};
+use super::desired::{Desired, Wish, ancestors};
+use super::evaluate::QosRules;
+use super::exact::Exact;
+use super::name::{AccountName, Names, QosName, SourceName, UserName};
+use super::policy::LimitType;
+use super::tres::Tres;
 
 /// One sacctmgr process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,4 +95,375 @@ pub enum Outcome {
         /// Why.
         reason: String,
     },
+}
+
+/// What the agent has set before and may therefore take away again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Owned {
+    /// Limits per account.
+    pub limits: BTreeMap<AccountName, BTreeSet<(LimitType, Tres)>>,
+    /// Accounts whose GrpSubmitJobs the agent has set.
+    pub submit: BTreeSet<AccountName>,
+}
+
+/// How much one cycle may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlanLimits {
+    /// sacctmgr processes per cycle.
+    pub changes_max: usize,
+    /// Accounts that may be tightened without an operator's word.
+    pub tighten_accounts_max: usize,
+    /// The same as a share of all managed accounts, percent; applies from ten accounts on.
+    pub tighten_share_percent: u8,
+    /// Accounts named in one modify.
+    pub names_per_modify_max: usize,
+}
+
+/// Share of tightened accounts is judged from this many managed accounts on: below, one account is a large share.
+pub const SHARE_APPLIES_FROM_ACCOUNTS: usize = 10;
+
+/// What to do, what waits, what cannot be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// To be applied in this order.
+    pub changes: Vec<PlannedChange>,
+    /// Waiting for an operator's word because too many accounts would be tightened, or for the next cycle.
+    pub held: Vec<PlannedChange>,
+    /// Why `held` waits.
+    pub held_because: Option<String>,
+    /// Accounts that should be changed and do not exist.
+    pub missing: Vec<AccountName>,
+    /// Things people should know.
+    pub findings: Vec<String>,
+}
+
+impl Plan {
+    /// Whether there is nothing to do and nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.held.is_empty() && self.missing.is_empty()
+    }
+}
+
+/// One account's or user's difference before grouping.
+struct Difference {
+    user: Option<UserName>,
+    account: AccountName,
+    set: Assignments,
+    tightens: bool,
+    because: Vec<Because>,
+}
+
+/// The changes that turn `observed` into `desired`. `confirmed`: an operator has allowed the tightening that would
+/// else be held.
+pub fn plan(
+    desired: &BTreeMap<AccountName, Desired>,
+    observed: &Observed,
+    owned: &Owned,
+    rules: &QosRules,
+    limits: &PlanLimits,
+    confirmed: bool,
+) -> Plan {
+    let mut plan = Plan::default();
+    let mut differences = Vec::new();
+    let tree = observed.tree();
+    for wanted in desired.values() {
+        let Some(account) = observed.accounts.get(&wanted.account) else {
+            plan.missing.push(wanted.account.clone());
+            continue;
+        };
+        if wanted.account.is_root() {
+            plan.findings.push("root is never managed; remove the allocation that maps to it".into());
+            continue;
+        }
+        for marker in &wanted.resets {
+            let change = Change::ResetRawUsage { account: marker.account.clone(), marker: marker.clone() };
+            plan.changes.push(PlannedChange { change, because: wanted.because.clone() });
+        }
+        differences.extend(below(wanted, desired, observed, &tree, rules));
+        differences.extend(account_difference(wanted, account, owned, rules));
+        plan.findings.extend(weak_block(wanted, account, rules));
+    }
+    let tightened: BTreeSet<&AccountName> =
+        differences.iter().filter(|d| d.tightens).map(|d| &d.account).collect();
+    let held_because = too_many(tightened.len(), desired.len(), limits).filter(|_| !confirmed);
+    let (waiting, now): (Vec<Difference>, Vec<Difference>) =
+        differences.into_iter().partition(|d| d.tightens && held_because.is_some());
+    plan.held = grouped(waiting, limits.names_per_modify_max);
+    plan.changes.extend(grouped(now, limits.names_per_modify_max));
+    plan.held_because = held_because;
+    if plan.changes.len() > limits.changes_max {
+        plan.findings.push(format!(
+            "{} changes are due and one cycle makes at most {}: the rest follows in the next",
+            plan.changes.len(),
+            limits.changes_max
+        ));
+        plan.changes.truncate(limits.changes_max);
+    }
+    plan
+}
+
+fn too_many(tightened: usize, managed: usize, limits: &PlanLimits) -> Option<String> {
+    let share = tightened * 100 > managed * usize::from(limits.tighten_share_percent);
+    if tightened > limits.tighten_accounts_max || (managed >= SHARE_APPLIES_FROM_ACCOUNTS && share) {
+        return Some(format!(
+            "{tightened} of {managed} managed accounts would be tightened at once (allowed without a word: {} or {} %); \
+             look at them, then run `slurm-site-agent confirm`",
+            limits.tighten_accounts_max, limits.tighten_share_percent
+        ));
+    }
+    None
+}
+
+fn account_difference(
+    wanted: &Desired,
+    account: &ObservedAccount,
+    owned: &Owned,
+    rules: &QosRules,
+) -> Option<Difference> {
+    let row = &account.row;
+    let mut set = Assignments::default();
+    let mut tightens = false;
+    if let Some(fairshare) = wanted.fairshare
+        && row.share != Share::Number(fairshare)
+    {
+        set.fairshare = Some(fairshare);
+    }
+    for (kind, values) in &wanted.limits {
+        for (tres, value) in values {
+            let now = row.limits.get(kind).and_then(|l| l.get(tres));
+            if now != Some(value) {
+                tightens |= now.is_some_and(|now| value < now);
+                set.limits.entry(*kind).or_default().insert(tres.clone(), Limit::At(*value));
+            }
+        }
+    }
+    for (kind, tres) in owned.limits.get(&wanted.account).into_iter().flatten() {
+        let still_wanted = wanted.limits.get(kind).is_some_and(|l| l.contains_key(tres));
+        let there = row.limits.get(kind).is_some_and(|l| l.contains_key(tres));
+        if !still_wanted && there {
+            set.limits.entry(*kind).or_default().insert(tres.clone(), Limit::Cleared);
+        }
+    }
+    match (wanted.submit_blocked, row.grp_submit_jobs) {
+        (true, Some(0)) => {}
+        (true, _) => {
+            set.grp_submit_jobs = Some(Limit::At(0));
+            tightens = true;
+        }
+        (false, Some(0)) if owned.submit.contains(&wanted.account) => {
+            set.grp_submit_jobs = Some(Limit::Cleared);
+        }
+        (false, _) => {}
+    }
+    if let Some(qos) = &wanted.qos {
+        tightens |= assign_qos(&mut set, row, qos, rules);
+    }
+    (!set.is_empty()).then(|| Difference {
+        user: None,
+        account: wanted.account.clone(),
+        set,
+        tightens,
+        because: wanted.because.clone(),
+    })
+}
+
+/// Sets the QOS list and default where they differ; others' QOS stay in the list and others' default stays. Says
+/// whether that is stricter than what is there.
+fn assign_qos(set: &mut Assignments, row: &ObservedAssociation, wanted: &QosName, rules: &QosRules) -> bool {
+    let owned = rules.owned();
+    let mut list: BTreeSet<QosName> = row.qos.iter().filter(|q| !owned.contains(q)).cloned().collect();
+    list.insert(wanted.clone());
+    let default_is_ours = row.default_qos.as_ref().is_none_or(|default| owned.contains(default));
+    if list != row.qos {
+        set.qos = Some(list);
+    }
+    if default_is_ours && row.default_qos.as_ref() != Some(wanted) {
+        set.default_qos = Some(wanted.clone());
+    }
+    let now = row.qos.iter().filter_map(|q| rules.strictness(q)).min();
+    set.qos.is_some() && rules.strictness(wanted) > now.or(Some(Exact::ZERO))
+}
+
+/// Rows below an account that have a QOS list or default of their own do not follow it: they are set as well, else
+/// the account's QOS could be stepped around. They come before the account, since Slurm refuses to take a QOS from an
+/// account while the default of a row below it would become unusable (seen on 22.05.8).
+fn below(
+    wanted: &Desired,
+    desired: &BTreeMap<AccountName, Desired>,
+    observed: &Observed,
+    tree: &AccountTree<'_>,
+    rules: &QosRules,
+) -> Vec<Difference> {
+    let Some(qos) = &wanted.qos else { return Vec::new() };
+    let mut found = Vec::new();
+    for account in tree.subtree(&wanted.account) {
+        let is_top = account.account == wanted.account;
+        if !is_top && nearest_managed(account, desired, observed) != Some(&wanted.account) {
+            continue;
+        }
+        if !is_top {
+            found.extend(row_below(wanted, None, account, &account.row, qos, rules));
+        }
+        for user in &account.users {
+            found.extend(row_below(wanted, Some(&user.user), account, &user.row, qos, rules));
+        }
+    }
+    found
+}
+
+fn nearest_managed<'a>(
+    account: &ObservedAccount,
+    desired: &'a BTreeMap<AccountName, Desired>,
+    observed: &Observed,
+) -> Option<&'a AccountName> {
+    std::iter::once(account.account.clone())
+        .chain(ancestors(&account.account, observed))
+        .find_map(|name| desired.get_key_value(&name).map(|(key, _)| key))
+}
+
+fn row_below(
+    wanted: &Desired,
+    user: Option<&UserName>,
+    account: &ObservedAccount,
+    row: &ObservedAssociation,
+    qos: &QosName,
+    rules: &QosRules,
+) -> Option<Difference> {
+    let mut set = Assignments::default();
+    if !row.qos_is_own && !row.default_qos_is_own {
+        return None;
+    }
+    let tightens = assign_qos(&mut set, row, qos, rules);
+    (!set.is_empty()).then(|| Difference {
+        user: user.cloned(),
+        account: account.account.clone(),
+        set,
+        tightens,
+        because: wanted.because.clone(),
+    })
+}
+
+fn weak_block(wanted: &Desired, account: &ObservedAccount, rules: &QosRules) -> Option<String> {
+    let strict = wanted.qos.as_ref().and_then(|q| rules.strictness(q)) > Some(Exact::ZERO);
+    let owned = rules.owned();
+    let others: Vec<&str> =
+        account.row.qos.iter().filter(|q| !owned.contains(q)).map(QosName::as_str).collect();
+    (strict && !wanted.submit_blocked && !others.is_empty()).then(|| {
+        format!(
+            "account {} is to be held to QOS {} but may also use {}: jobs there are not slowed or blocked",
+            wanted.account,
+            wanted.qos.as_ref().map_or("", QosName::as_str),
+            others.join(", ")
+        )
+    })
+}
+
+fn grouped(differences: Vec<Difference>, names_per_modify_max: usize) -> Vec<PlannedChange> {
+    let mut groups: BTreeMap<Assignments, Vec<(AccountName, Vec<Because>)>> = BTreeMap::new();
+    let mut changes = Vec::new();
+    for difference in differences {
+        match difference.user {
+            None => {
+                groups.entry(difference.set).or_default().push((difference.account, difference.because));
+            }
+            Some(user) => changes.push(PlannedChange {
+                change: Change::User { user, account: difference.account, set: difference.set },
+                because: difference.because,
+            }),
+        }
+    }
+    let mut modifies = Vec::new();
+    for (set, accounts) in groups {
+        for chunk in accounts.chunks(names_per_modify_max.max(1)) {
+            let names = chunk.iter().map(|(name, _)| name.clone()).collect();
+            let Some(accounts) = Names::of(names) else { continue };
+            let because = chunk.iter().flat_map(|(_, because)| because.clone()).collect();
+            modifies.push(PlannedChange { change: Change::Accounts { accounts, set: set.clone() }, because });
+        }
+    }
+    changes.extend(modifies);
+    changes
+}
+
+/// Whether what a change asked for is what `observed` now shows; else what differs.
+pub fn settled(change: &Change, observed: &Observed) -> Result<(), String> {
+    match change {
+        Change::Accounts { accounts, set } => accounts.iter().try_for_each(|name| {
+            let account =
+                observed.accounts.get(name).ok_or_else(|| format!("account {name} is not there"))?;
+            shows(set, &account.row).map_err(|differs| format!("account {name}: {differs}"))
+        }),
+        Change::User { user, account, set } => {
+            let row = observed
+                .accounts
+                .get(account)
+                .and_then(|a| a.users.iter().find(|u| u.user == *user && u.partition.is_none()))
+                .ok_or_else(|| format!("user {user} of account {account} is not there"))?;
+            shows(set, &row.row).map_err(|differs| format!("user {user} of account {account}: {differs}"))
+        }
+        Change::ResetRawUsage { .. } => Ok(()),
+    }
+}
+
+/// Whether what a wish asks for is in force; a stricter value of another source is named as what stands in its way.
+pub fn fulfilled(wish: &Wish, observed: &Observed, rules: &QosRules) -> Result<(), String> {
+    let account = observed
+        .accounts
+        .get(&wish.account)
+        .ok_or_else(|| format!("account {} is not there", wish.account))?;
+    let limits = wish.limits.iter().map(|(kind, values)| {
+        (*kind, values.iter().map(|(tres, value)| (tres.clone(), Limit::At(*value))).collect())
+    });
+    let set = Assignments {
+        fairshare: wish.fairshare,
+        limits: limits.collect(),
+        grp_submit_jobs: wish.submit_blocked.then_some(Limit::At(0)),
+        qos: None,
+        default_qos: None,
+    };
+    if let Some(qos) = &wish.qos {
+        let owned = rules.owned();
+        let in_force: Vec<&str> =
+            account.row.qos.iter().filter(|name| owned.contains(name)).map(QosName::as_str).collect();
+        if in_force != [qos.as_str()] {
+            return Err(format!("the QOS in force is {} and not {qos}", in_force.join(",")));
+        }
+    }
+    shows(&set, &account.row)
+}
+
+fn shows(set: &Assignments, row: &ObservedAssociation) -> Result<(), String> {
+    if let Some(fairshare) = set.fairshare
+        && row.share != Share::Number(fairshare)
+    {
+        return Err(format!("fairshare is {} and not {fairshare}", row.share));
+    }
+    for (kind, values) in &set.limits {
+        for (tres, wanted) in values {
+            let now =
+                row.limits.get(kind).and_then(|l| l.get(tres)).map_or(Limit::Cleared, |v| Limit::At(*v));
+            if now != *wanted {
+                return Err(format!("{kind} {tres} is {now} and not {wanted}"));
+            }
+        }
+    }
+    if let Some(wanted) = set.grp_submit_jobs {
+        let now = row.grp_submit_jobs.map_or(Limit::Cleared, Limit::At);
+        if now != wanted {
+            return Err(format!("GrpSubmitJobs is {now} and not {wanted}"));
+        }
+    }
+    let list = |names: &BTreeSet<QosName>| names.iter().map(QosName::as_str).collect::<Vec<_>>().join(",");
+    if let Some(wanted) = &set.qos
+        && row.qos != *wanted
+    {
+        return Err(format!("the QOS list is {} and not {}", list(&row.qos), list(wanted)));
+    }
+    if let Some(wanted) = &set.default_qos
+        && row.default_qos.as_ref() != Some(wanted)
+    {
+        let now = row.default_qos.as_ref().map_or("none", QosName::as_str);
+        return Err(format!("the default QOS is {now} and not {wanted}"));
+    }
+    Ok(())
 }

@@ -1,1 +1,244 @@
+//! What the agent must not forget: one SQLite file, durable at every commit.
+//!
+//! Facts, promises and results are in one file so that one transaction can hold all that belongs together: a
+//! collection and its watermark, an outcome and the messages that tell it. Every method that writes is one
+//! transaction: after a crash at any point a store shows all of it or nothing.
+//!
+//! Verbs have fixed meanings: `put` makes a row so (again: no change), `settle` gives something open its end,
+//! `enqueue`, `acquire`, `delivered`, `failed` move messages through the outbox.
+//!
+//! It does NOT read clocks (instants are arguments), decide, or speak to Slurm or a server. It does not wait for
+//! another writer: one process writes ([`Store::open`]), any number read beside it ([`Store::open_reader`]).
+//!
+//! What fails: see [`StoreError`]. After [`Class::Corrupt`] nothing may be changed in Slurm any more.
 
+mod columns;
+mod cursors;
+mod decisions;
+mod error;
+mod held;
+mod inbox;
+mod intents;
+mod jobs;
+mod lock;
+mod outbox;
+mod ownership;
+mod place;
+mod retention;
+mod schema;
+mod snapshots;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+pub use decisions::LoggedDecision;
+pub use error::{Class, StoreError};
+pub use held::HeldPlan;
+pub use inbox::InboxCommand;
+pub use intents::{Intent, IntentId};
+pub use jobs::{Collected, Collection, LoggedCollection};
+pub use lock::Holder;
+pub use outbox::{DeadLetter, Delivery, Enqueued, LEASE_S, Lease, MessageState, OutboxCount};
+pub use ownership::{Owned, ResetHow};
+pub use retention::{Pruned, Retention};
+pub use snapshots::Snapshot;
+
+use error::Fault;
+
+/// How long a reader or the writer waits for SQLite's own short locks (checkpoint, recovery), in milliseconds.
+const BUSY_MS: u64 = 5000;
+/// Statements kept prepared: more than there are in this room.
+const STATEMENTS_MAX: usize = 128;
+/// Page cache in KiB: what the indexes of ten million jobs need while new ones arrive in order.
+const CACHE_KIB: i64 = 64 * 1024;
+/// Page of a new store: a first load is about a fifth faster than with 4096, and a small commit stays small.
+const PAGE_BYTES: i64 = 8192;
+/// The write-ahead log is brought into the file when it has grown to this, in bytes, and cut back to it afterwards:
+/// during a first load most pages of the indexes are then written once instead of many times.
+const JOURNAL_BYTES_MAX: i64 = 64 * 1024 * 1024;
+/// Findings of an integrity check that are shown.
+const FINDINGS_MAX: usize = 5;
+
+/// An open store.
+#[derive(Debug)]
+pub struct Store {
+    conn: Connection,
+    path: PathBuf,
+    /// Held for as long as the store is open for writing; a reader has none. Given back last.
+    lock: Option<lock::WriterLock>,
+}
+
+impl Store {
+    /// Opens the store for writing and makes it where there is none: directory (mode 0700), file (0600), tables.
+    /// Takes the writer's lock, brings the schema up to date, checks the file (`quick_check`), and gives back the
+    /// leases of a writer that is gone.
+    ///
+    /// # Errors
+    /// Among others [`StoreError::Held`] with the holder, [`StoreError::NetworkFileSystem`],
+    /// [`StoreError::Newer`], [`StoreError::Corrupt`].
+    pub fn open(path: &Path) -> Result<Store, StoreError> {
+        place::prepare(path)?;
+        let lock = lock::WriterLock::acquire(path)?;
+        place::make_file(path)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut store = Store { conn: connect(path, flags)?, path: path.to_owned(), lock: Some(lock) };
+        let found = store.schema_found()?;
+        store.check("quick_check")?;
+        store.set_up_writing()?;
+        if found < schema::NEWEST {
+            store.transaction("bringing the schema up to date", |tx| Ok(schema::upgrade(tx, found)?))?;
+        }
+        store.transaction("giving back leases", outbox::release_all)?;
+        Ok(store)
+    }
+
+    /// Opens the store for reading, beside a running writer or without one. Methods that write fail on it.
+    ///
+    /// # Errors
+    /// [`StoreError::Absent`] where there is none, [`StoreError::Older`] and [`StoreError::Newer`] where the schema
+    /// is not this program's.
+    pub fn open_reader(path: &Path) -> Result<Store, StoreError> {
+        match path.metadata() {
+            Ok(_) => place::refuse_network(&place::directory_of(path))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(StoreError::Absent { path: path.to_owned() });
+            }
+            Err(source) => {
+                return Err(StoreError::Place { doing: "looking at", path: path.to_owned(), source });
+            }
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let store = Store { conn: connect(path, flags)?, path: path.to_owned(), lock: None };
+        match store.schema_found()? {
+            schema::NEWEST => Ok(store),
+            0 => Err(StoreError::Absent { path: path.to_owned() }),
+            found => Err(StoreError::Older { path: path.to_owned(), found, known: schema::NEWEST }),
+        }
+    }
+
+    /// Copies the store at `from` (as it is at this instant, also beside its running writer) to `to`, and opens the copy for
+    /// writing; an empty one where there is none at `from`.
+    pub fn open_copy(from: &Path, to: &Path) -> Result<Store, StoreError> {
+        match Store::open_reader(from) {
+            Ok(original) => {
+                place::prepare(to)?;
+                place::make_file(to)?;
+                original.reading("copying the store", |conn| {
+                    conn.backup(rusqlite::MAIN_DB, to, None::<fn(rusqlite::backup::Progress)>)
+                })?;
+            }
+            Err(StoreError::Absent { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Store::open(to)
+    }
+
+    /// Checks every page, row and index of the file. Takes minutes on a large one.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] with the first findings and the next step.
+    pub fn integrity(&self) -> Result<(), StoreError> {
+        self.check("integrity_check")
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file's schema; refuses files of other programs and of newer versions of this one before anything is
+    /// written to them.
+    fn schema_found(&self) -> Result<i64, StoreError> {
+        let path = || self.path.clone();
+        let (found, id, tables) = self.reading("looking at the schema", |conn| {
+            let number = |sql| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
+            Ok((
+                number("PRAGMA user_version")?,
+                number("PRAGMA application_id")?,
+                number("SELECT count(*) FROM sqlite_schema")?,
+            ))
+        })?;
+        if id != schema::APPLICATION_ID && (id, tables) != (0, 0) {
+            return Err(StoreError::Foreign { path: path(), found: id });
+        }
+        if found > schema::NEWEST {
+            return Err(StoreError::Newer { path: path(), found, known: schema::NEWEST });
+        }
+        Ok(found)
+    }
+
+    fn set_up_writing(&self) -> Result<(), StoreError> {
+        let mode: String = self.reading("setting up the write-ahead log", |conn| {
+            conn.pragma_update(None, "synchronous", "FULL")?;
+            conn.pragma_update(None, "page_size", PAGE_BYTES)?;
+            conn.pragma_update_and_check(None, "wal_autocheckpoint", JOURNAL_BYTES_MAX / PAGE_BYTES, |_| {
+                Ok(())
+            })?;
+            conn.pragma_update_and_check(None, "journal_size_limit", JOURNAL_BYTES_MAX, |_| Ok(()))?;
+            conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
+        })?;
+        if mode == "wal" {
+            return Ok(());
+        }
+        Err(StoreError::NoWriteAheadLog { path: self.path.clone(), mode })
+    }
+
+    fn check(&self, pragma: &str) -> Result<(), StoreError> {
+        let findings = self.reading("checking the file", |conn| {
+            let mut statement = conn.prepare(&format!("PRAGMA {pragma}({FINDINGS_MAX})"))?;
+            let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+            rows.collect::<rusqlite::Result<Vec<String>>>()
+        })?;
+        if findings == ["ok"] {
+            return Ok(());
+        }
+        Err(StoreError::Corrupt { path: self.path.clone(), detail: findings.join("; ") })
+    }
+
+    /// Runs `read` and gives SQLite's errors their context.
+    fn reading<T>(
+        &self,
+        doing: &'static str,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        read(&self.conn).map_err(|source| StoreError::of(doing, self.path.clone(), source))
+    }
+
+    /// Runs `write` in one transaction: durable when this returns `Ok`, else nothing of it was stored.
+    fn transaction<T>(
+        &mut self,
+        doing: &'static str,
+        write: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        let path = &self.path;
+        if self.lock.is_none() {
+            return Err(StoreError::ReadOnly { doing, path: path.clone() });
+        }
+        let run = |conn: &mut Connection| {
+            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let done = write(&tx)?;
+            tx.commit()?;
+            Ok(done)
+        };
+        run(&mut self.conn).map_err(|fault| match fault {
+            Fault::Sql(source) => StoreError::of(doing, path.clone(), source),
+            Fault::Rule(error) => error,
+        })
+    }
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
+    let open = || {
+        let conn = Connection::open_with_flags(path, flags)?;
+        conn.busy_timeout(std::time::Duration::from_millis(BUSY_MS))?;
+        conn.pragma_update(None, "foreign_keys", true)?;
+        conn.pragma_update(None, "temp_store", "MEMORY")?;
+        conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        conn.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        Ok(conn)
+    };
+    open().map_err(|source| StoreError::of("opening the store", path.to_owned(), source))
+}

@@ -1,9 +1,9 @@
 //! `sacctmgr show assoc`: all accounts of a cluster with the users directly below them, in one answer.
 //!
-//! Values are those in force: an association without a QOS list, default QOS or MaxTRESMins of its own shows what it
-//! inherits (22.05.8; `WOPLimits` would show only its own). GrpTRESMins, GrpTRES and GrpSubmitJobs are never inherited.
+//! What an association has of its own is asked for, and what it inherits (QOS list, default QOS) is worked out here.
+//! GrpTRESMins, GrpTRES and GrpSubmitJobs are never inherited; an inherited MaxTRESMins is not shown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::SEPARATOR;
 use crate::core::association::{
@@ -18,9 +18,11 @@ use crate::slurm::tres_text;
 const FIELDS: &str = "cluster,account,parentname,user,partition,fairshare,grptresmins,maxtresmins,grptres,grpsubmitjobs,\
                       qos,defaultqos";
 
-/// The question for every association of the cluster. The QOS are the effective ones, inherited ones included.
+/// The question for every association of the cluster, with the values of its own only (`wopl`) and the QOS as stored
+/// (`withrawqoslevel`: a list, or additions and removals): only so can a row that inherits be told from one that does not.
+/// What is inherited is worked out here, as slurmdbd does it (seen on 22.05.8).
 pub(in crate::slurm) fn argv(cluster: &ClusterName) -> Argv {
-    super::show(&["assoc", "where", &format!("cluster={cluster}")], FIELDS)
+    super::show(&["assoc", "wopl", "withrawqoslevel", "where", &format!("cluster={cluster}")], FIELDS)
 }
 
 /// Reads the answer. Rows of names the agent does not act on, or with values it does not understand, are counted
@@ -36,18 +38,23 @@ pub(in crate::slurm) fn read(answer: &[u8], cluster: &ClusterName) -> (Observed,
     let mut users = ByKey::new();
     for row in rows::complete_rows(answer, &mut rejects) {
         match parse_row(row, cluster) {
-            Ok(Row::Account(account)) => accounts.add(account.account.clone(), account, row, &mut rejects),
-            Ok(Row::User(account, user)) => {
+            Ok(Row::Account(account, qos)) => {
+                accounts.add(account.account.clone(), (account, qos), row, &mut rejects);
+            }
+            Ok(Row::User(account, user, qos)) => {
                 let key = (account, user.user.clone(), user.partition.clone());
-                users.add(key, user, row, &mut rejects);
+                users.add(key, (user, qos), row, &mut rejects);
             }
             Err(reason) => rejects.add(row, reason),
         }
     }
-    let mut accounts: BTreeMap<AccountName, ObservedAccount> = accounts.certain();
-    for ((account, name, _), user) in users.certain() {
+    let mut accounts: BTreeMap<AccountName, ObservedAccount> = inherited(accounts.certain(), &mut rejects);
+    for ((account, name, _), (mut user, qos)) in users.certain() {
         match accounts.get_mut(&account) {
-            Some(above) => above.users.push(user),
+            Some(above) => {
+                inherit(&mut user.row, &qos, Some(&above.row));
+                above.users.push(user);
+            }
             None => {
                 rejects.add(format!("{account} {name}").as_bytes(), "user of an account that is not there")
             }
@@ -56,9 +63,83 @@ pub(in crate::slurm) fn read(answer: &[u8], cluster: &ClusterName) -> (Observed,
     (Observed { accounts, rejected: rejects.count }, rejects.samples)
 }
 
+/// QOS as an association stores them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum StoredQos {
+    /// None of its own.
+    Inherited,
+    /// A list of its own.
+    Own(BTreeSet<QosName>),
+    /// What it adds to (true) or takes from (false) the list above.
+    Changed(Vec<(bool, QosName)>),
+}
+
+/// Works out what every account inherits, from root down. Accounts below one that is not there are rejected.
+fn inherited(
+    stored: BTreeMap<AccountName, (ObservedAccount, StoredQos)>,
+    rejects: &mut Rejects,
+) -> BTreeMap<AccountName, ObservedAccount> {
+    let mut below: BTreeMap<Option<AccountName>, Vec<(ObservedAccount, StoredQos)>> = BTreeMap::new();
+    for (_, row) in stored {
+        below.entry(row.0.parent.clone()).or_default().push(row);
+    }
+    let mut found: BTreeMap<AccountName, ObservedAccount> = BTreeMap::new();
+    let mut parents = vec![None];
+    while let Some(parent) = parents.pop() {
+        let above = parent.as_ref().and_then(|name| found.get(name)).map(|account| account.row.clone());
+        for (mut account, qos) in below.remove(&parent).unwrap_or_default() {
+            inherit(&mut account.row, &qos, above.as_ref());
+            parents.push(Some(account.account.clone()));
+            found.insert(account.account.clone(), account);
+        }
+    }
+    for (account, _) in below.into_values().flatten() {
+        rejects.add(account.account.as_str().as_bytes(), "account below one that is not there");
+    }
+    found
+}
+
+fn inherit(row: &mut ObservedAssociation, qos: &StoredQos, above: Option<&ObservedAssociation>) {
+    let mut list = above.map(|above| above.qos.clone()).unwrap_or_default();
+    match qos {
+        StoredQos::Inherited => {}
+        StoredQos::Own(own) => list.clone_from(own),
+        StoredQos::Changed(changes) => {
+            for (added, name) in changes {
+                if *added {
+                    list.insert(name.clone());
+                } else {
+                    list.remove(name);
+                }
+            }
+        }
+    }
+    row.qos = list;
+    row.qos_is_own = *qos != StoredQos::Inherited;
+    row.default_qos_is_own = row.default_qos.is_some();
+    if row.default_qos.is_none() {
+        row.default_qos = above.and_then(|above| above.default_qos.clone());
+    }
+}
+
+fn parse_stored_qos(field: &[u8]) -> Result<StoredQos, &'static str> {
+    const ODD: &str = "a QOS name is not acted on";
+    let names: Vec<&str> = utf8(field)?.split(',').filter(|name| !name.is_empty()).collect();
+    if names.is_empty() {
+        return Ok(StoredQos::Inherited);
+    }
+    if names.iter().all(|name| name.starts_with(['+', '-'])) {
+        let change = |name: &&str| -> Result<(bool, QosName), &'static str> {
+            Ok((name.starts_with('+'), QosName::parse(&name[1..]).map_err(|_| ODD)?))
+        };
+        return Ok(StoredQos::Changed(names.iter().map(change).collect::<Result<_, _>>()?));
+    }
+    Ok(StoredQos::Own(names.into_iter().map(QosName::parse).collect::<Result<_, _>>().map_err(|_| ODD)?))
+}
+
 enum Row {
-    Account(ObservedAccount),
-    User(AccountName, ObservedUser),
+    Account(ObservedAccount, StoredQos),
+    User(AccountName, ObservedUser, StoredQos),
 }
 
 fn parse_row(row: &[u8], wanted: &ClusterName) -> Result<Row, &'static str> {
@@ -79,6 +160,7 @@ fn parse_row(row: &[u8], wanted: &ClusterName) -> Result<Row, &'static str> {
     if !cluster.eq_ignore_ascii_case(wanted.as_str().as_bytes()) {
         return Err("another cluster");
     }
+    let stored_qos = parse_stored_qos(qos)?;
     let account = AccountName::parse(utf8(account)?).map_err(|_| "account name is not acted on")?;
     let limits = [
         (LimitType::GrpTRESMins, grp_tres_mins),
@@ -89,12 +171,9 @@ fn parse_row(row: &[u8], wanted: &ClusterName) -> Result<Row, &'static str> {
         share: parse_share(share).ok_or("Fairshare is no number")?,
         limits: parse_limits(limits).ok_or("a TRES limit is no list of counts")?,
         grp_submit_jobs: rows::number_if_any(grp_submit_jobs).ok_or("GrpSubmitJobs is no number")?,
-        qos: utf8(qos)?
-            .split(',')
-            .filter(|name| !name.is_empty())
-            .map(QosName::parse)
-            .collect::<Result<_, _>>()
-            .map_err(|_| "a QOS name is not acted on")?,
+        qos: BTreeSet::new(),
+        qos_is_own: false,
+        default_qos_is_own: false,
         default_qos: match utf8(default_qos)? {
             "" => None,
             name => Some(QosName::parse(name).map_err(|_| "the default QOS is not acted on")?),
@@ -106,11 +185,12 @@ fn parse_row(row: &[u8], wanted: &ClusterName) -> Result<Row, &'static str> {
             "" => return Err("account without a parent"),
             name => Some(AccountName::parse(name).map_err(|_| "parent account name is not acted on")?),
         };
-        return Ok(Row::Account(ObservedAccount { account, parent, row: values, users: Vec::new() }));
+        let account = ObservedAccount { account, parent, row: values, users: Vec::new() };
+        return Ok(Row::Account(account, stored_qos));
     }
     let user = UserName::parse(utf8(user)?).map_err(|_| "user name is not acted on")?;
     let partition = Some(utf8(partition)?).filter(|name| !name.is_empty()).map(str::to_owned);
-    Ok(Row::User(account, ObservedUser { user, partition, row: values }))
+    Ok(Row::User(account, ObservedUser { user, partition, row: values }, stored_qos))
 }
 
 fn utf8(field: &[u8]) -> Result<&str, &'static str> {

@@ -1,0 +1,375 @@
+//! The straight line that every datum takes: one call per step, in the order of design.md section 3. The daemon, a signal and
+//! `--evaluate-now` all come here, with no data of their own.
+//!
+//! The accounts are observed before the totals, because what an account used includes what is below it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::Agent;
+use super::apply::{self, ChangeState};
+use super::deliver::{self, DeliveryState};
+use super::error::{AgentError, chain};
+use super::facts::{self, Facts, SourceState};
+use super::judge::{self, Grounds, Periods, Totals};
+use super::ledger::{self, CollectionState};
+use super::orders::{self, CommandSettled, Orders};
+use super::step::Step;
+use super::tell;
+use crate::core::association::Observed;
+use crate::core::command::Mode;
+use crate::core::desired::{Desired, Wish, desired};
+use crate::core::evaluate::{Decision, Level, Lever, PartitionWeights, QosRules, Rules};
+use crate::core::name::AccountName;
+use crate::core::plan::{Change, Outcome, Owned, Plan, PlanLimits, ResetMarker, plan};
+use crate::core::time::Epoch;
+use crate::store::ResetHow;
+
+/// What is asked of a cycle.
+#[derive(Debug, Clone, Default)]
+pub struct Ask {
+    /// Stop before anything is changed or sent. The store is a private copy then.
+    pub dry_run: bool,
+    /// Change only this account.
+    pub account: Option<AccountName>,
+    /// Read the open periods again.
+    pub deep: bool,
+}
+
+/// What a cycle found and did.
+#[derive(Debug, Clone, Serialize)]
+pub struct CycleReport {
+    /// When.
+    pub at: Epoch,
+    /// Real or emulated Slurm.
+    pub mode: Mode,
+    /// Whether it stopped before changing anything.
+    pub dry_run: bool,
+    /// Sources.
+    pub sources: Vec<SourceState>,
+    /// Collection of jobs.
+    pub collection: CollectionState,
+    /// A decision for every allocation.
+    pub decisions: Vec<Decision>,
+    /// Changes, made or (in a dry run) due.
+    pub changes: Vec<ChangeState>,
+    /// Changes that wait for an operator.
+    pub held: Vec<ChangeState>,
+    /// Why they wait, and how to let them go.
+    pub held_because: Option<String>,
+    /// Commands that got a verdict.
+    pub commands: Vec<CommandSettled>,
+    /// Messages put into the outbox.
+    pub enqueued: usize,
+    /// Messages delivered.
+    pub delivered: DeliveryState,
+    /// What people should know.
+    pub findings: Vec<String>,
+}
+
+impl CycleReport {
+    /// Whether nothing was to be done: no change, no command, no message.
+    pub fn is_quiet(&self) -> bool {
+        self.changes.is_empty()
+            && self.held.is_empty()
+            && self.commands.is_empty()
+            && self.enqueued == 0
+            && self.delivered.is_empty()
+    }
+
+    /// Whether somebody should look: an outage, a refusal, a held plan, an undecided account.
+    pub fn needs_attention(&self) -> bool {
+        let refused = |change: &ChangeState| {
+            matches!(change.outcome, Some(Outcome::Refused { .. } | Outcome::Unknown { .. }))
+        };
+        self.sources.iter().any(|source| source.error.is_some())
+            || self.collection.incomplete.is_some()
+            || self.decisions.iter().any(|decision| decision.decided().is_none())
+            || self.changes.iter().any(refused)
+            || !self.held.is_empty()
+            || self.delivered.values().any(|kind| kind.failed + kind.dead > 0)
+    }
+}
+
+/// One cycle. Fails only when the store does; outages of Slurm and servers are in the report.
+pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentError> {
+    let now = agent.clock.now();
+    agent.cycle += 1;
+    let mut report = CycleReport {
+        at: now,
+        mode: agent.mode,
+        dry_run: ask.dry_run,
+        sources: Vec::new(),
+        collection: CollectionState::default(),
+        decisions: Vec::new(),
+        changes: Vec::new(),
+        held: Vec::new(),
+        held_because: None,
+        commands: Vec::new(),
+        enqueued: 0,
+        delivered: DeliveryState::new(),
+        findings: Vec::new(),
+    };
+
+    // 1 what the sources say
+    let facts = facts::fetch(agent, now).await?;
+    Step::Fetched.passed();
+    let previous_s = i64::try_from(agent.config.reports.previous_period.as_secs()).unwrap_or(i64::MAX);
+    let periods = Periods::of(&facts, now, &agent.config.cluster.time_zone, previous_s)?;
+    // 2, 3 jobs into the ledger
+    report.collection =
+        ledger::collect(agent, periods.needed_from(), &periods.edges(), ask.deep, now).await?;
+    report.findings.extend(ledger_findings(&report.collection));
+    // 6 accounts as they are
+    match observe(agent).await {
+        Ok((observed, rules)) => {
+            let totals = judge::totals(agent, &periods, now)?;
+            let scene = Scene { facts: &facts, periods: &periods, totals: &totals, rules: &rules };
+            govern(agent, ask, &scene, observed, &mut report, now).await?;
+        }
+        Err(reason) => report.findings.push(reason),
+    }
+    report.sources = facts.states;
+    // 12 tell
+    if !ask.dry_run {
+        report.enqueued += tell::amie(agent, now)?;
+        report.delivered = deliver::deliver(agent, now).await?;
+    }
+    Ok(report)
+}
+
+fn ledger_findings(collection: &CollectionState) -> Vec<String> {
+    let mut findings: Vec<String> = collection.incomplete.iter().cloned().collect();
+    if collection.rejected > 0 {
+        findings.push(format!(
+            "{} lines of sacct were not understood and count nowhere; the first: {}",
+            collection.rejected,
+            collection.samples.first().map_or("", String::as_str)
+        ));
+    }
+    if collection.runaway > 0 {
+        findings.push(format!(
+            "{} job records have no end and no job; they are not counted: see `sacctmgr show runaway`",
+            collection.runaway
+        ));
+    }
+    findings
+}
+
+/// Everything that decisions are made from.
+struct Scene<'a> {
+    facts: &'a Facts,
+    periods: &'a Periods,
+    totals: &'a Totals,
+    rules: &'a Rules,
+}
+
+async fn observe(agent: &Agent) -> Result<(Observed, Rules), String> {
+    let observed = agent.slurm.observe().await.map_err(|error| {
+        format!("the accounts could not be observed, nothing is changed: {}", chain(&error))
+    })?;
+    let partitions = match agent.slurm.partitions().await {
+        // Weights that are not understood are no weights that could be compared.
+        Ok(partitions) => partitions
+            .into_iter()
+            .map(|partition| match partition.weights_text {
+                Some(_) => Some((partition.name, partition.weights?)),
+                None => Some((partition.name, BTreeMap::new())),
+            })
+            .collect::<Option<_>>()
+            .map(|partitions| PartitionWeights { partitions }),
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "the partitions could not be read");
+            None
+        }
+    };
+    Ok((observed, agent.rules(partitions)))
+}
+
+/// Steps 4, 5 and 7 to 11.
+async fn govern(
+    agent: &mut Agent,
+    ask: &Ask,
+    scene: &Scene<'_>,
+    mut observed: Observed,
+    report: &mut CycleReport,
+    now: Epoch,
+) -> Result<(), AgentError> {
+    // 4, 5 decide
+    let grounds = Grounds {
+        periods: scene.periods,
+        totals: scene.totals,
+        observed: &observed,
+        incomplete: report.collection.incomplete.as_deref(),
+        rules: scene.rules,
+    };
+    let decisions = judge::decide(agent, scene.facts, &grounds);
+    judge::log(agent, &decisions, now)?;
+    for decided in decisions.iter().filter_map(Decision::decided) {
+        report
+            .findings
+            .extend(decided.findings.iter().map(|text| format!("account {}: {text}", decided.account)));
+    }
+    if !ask.dry_run {
+        report.findings.extend(apply::settle_open_intents(agent, &observed, now).await?);
+    }
+    // 7 plan
+    let mut orders =
+        orders::sort(agent, scene.facts, scene.periods, &decisions, scene.rules, now, ask.dry_run).await?;
+    report.commands.append(&mut orders.settled);
+    let resets = due_resets(agent, &decisions, &orders, now)?;
+    let wanted = wanted(agent, scene, &decisions, &orders, &resets, &observed, ask);
+    let plan = make_plan(agent, &wanted, &observed, &scene.rules.qos)?;
+    Step::Planned.passed();
+    report.findings.extend(plan.findings.iter().cloned());
+    report.findings.extend(plan.missing.iter().map(|name| format!("account {name} does not exist")));
+    report.held_because.clone_from(&plan.held_because);
+    let unmade = |planned: &crate::core::plan::PlannedChange| ChangeState {
+        argv: agent.slurm.argv(&planned.change).to_string(),
+        change: planned.change.clone(),
+        because: planned.because.clone(),
+        outcome: None,
+    };
+    report.held = plan.held.iter().map(unmade).collect();
+    if ask.dry_run {
+        report.changes = plan.changes.iter().map(unmade).collect();
+        report.decisions = decisions;
+        return Ok(());
+    }
+    // 8 to 11 apply, read back, settle
+    let (changes, after) = apply::apply(agent, &plan.changes, now).await?;
+    if let Some(after) = after {
+        observed = after;
+    }
+    report.changes = changes;
+    let settled =
+        orders::conclude(agent, orders.new, scene.facts, &report.changes, &observed, scene.rules, now)
+            .await?;
+    report.commands.extend(settled);
+    report.decisions = decisions;
+    report.enqueued +=
+        tell::component_usage(agent, scene.facts, scene.periods, scene.totals, &observed, now)?;
+    Ok(())
+}
+
+/// Resets that are due: one per account, policy and period, never for the period in which the agent first saw the
+/// policy, never while an earlier one is not settled.
+fn due_resets(
+    agent: &mut Agent,
+    decisions: &[Decision],
+    orders: &Orders,
+    now: Epoch,
+) -> Result<Vec<ResetMarker>, AgentError> {
+    let open: BTreeSet<ResetMarker> = agent
+        .store
+        .unsettled_intents()?
+        .into_iter()
+        .filter_map(|intent| match intent.change.change {
+            Change::ResetRawUsage { marker, .. } => Some(marker),
+            _ => None,
+        })
+        .collect();
+    let mut due: BTreeSet<ResetMarker> = BTreeSet::new();
+    for decided in decisions.iter().filter_map(Decision::decided).filter(|d| d.raw_usage_reset) {
+        let marker = ResetMarker {
+            account: decided.account.clone(),
+            source: decided.source.clone(),
+            policy: decided.policy.clone(),
+            period: decided.period.name.clone(),
+        };
+        if agent.store.adopted(&marker.account, &marker.source, &marker.policy)?.is_none() {
+            agent.store.put_reset(&marker, now, ResetHow::Adopted)?;
+        } else if !agent.store.reset_done(&marker)? {
+            due.insert(marker);
+        }
+    }
+    due.extend(orders.new.iter().filter_map(|order| order.reset.clone()));
+    Ok(due.into_iter().filter(|marker| !open.contains(marker)).collect())
+}
+
+fn wanted(
+    agent: &Agent,
+    scene: &Scene<'_>,
+    decisions: &[Decision],
+    orders: &Orders,
+    resets: &[ResetMarker],
+    observed: &Observed,
+    ask: &Ask,
+) -> BTreeMap<AccountName, Desired> {
+    let qos = &scene.rules.qos;
+    let decided = decisions.iter().filter_map(Decision::decided);
+    let mut wishes: Vec<Wish> = decided.map(|decided| Wish::of(decided, qos)).collect();
+    wishes.extend(server_flags(scene.facts, decisions, qos));
+    wishes.extend(orders.standing.iter().cloned());
+    wishes.extend(orders.new.iter().map(|order| order.wish.clone()));
+    let mut wanted = desired(decisions, &wishes, resets, observed, qos);
+    if let Some(only) = &ask.account {
+        wanted.retain(|account, _| account == only);
+    }
+    tracing::debug!(cycle = agent.cycle, accounts = wanted.len(), "desired");
+    wanted
+}
+
+/// The server's own flags count as wishes: the strictest wins.
+fn server_flags(facts: &Facts, decisions: &[Decision], qos: &QosRules) -> Vec<Wish> {
+    let mut wishes = Vec::new();
+    for offer in &facts.offers {
+        for allocation in offer.allocations.iter().filter(|a| a.paused || a.downscaled) {
+            let decided = decisions
+                .iter()
+                .filter_map(Decision::decided)
+                .any(|d| d.allocation == allocation.id && d.source == offer.source);
+            let submit_blocked = allocation.paused && qos.lever == Lever::Submit;
+            let level = if allocation.paused { Level::Blocked } else { Level::Slowdown };
+            if decided {
+                wishes.push(Wish {
+                    account: allocation.account.clone(),
+                    source: offer.source.clone(),
+                    text: format!("the server has it {level}"),
+                    fairshare: None,
+                    limits: Default::default(),
+                    qos: Some(if allocation.paused && !submit_blocked {
+                        qos.blocked.clone()
+                    } else {
+                        qos.slowdown.clone()
+                    }),
+                    submit_blocked,
+                });
+            }
+        }
+    }
+    wishes
+}
+
+fn make_plan(
+    agent: &mut Agent,
+    wanted: &BTreeMap<AccountName, Desired>,
+    observed: &Observed,
+    rules: &QosRules,
+) -> Result<Plan, AgentError> {
+    let owned = Owned { limits: agent.store.owned()?, submit: agent.store.owned_submit()? };
+    let limits = &agent.config.limits;
+    let plan_limits = PlanLimits {
+        changes_max: limits.changes_max,
+        tighten_accounts_max: limits.tighten_accounts_max,
+        tighten_share_percent: limits.tighten_share_percent,
+        names_per_modify_max: limits.names_per_modify_max,
+    };
+    let mut made = plan(wanted, observed, &owned, rules, &plan_limits, false);
+    if made.held_because.is_some() {
+        let hash = super::hold::fingerprint(&made.held);
+        if super::hold::is_confirmed(&agent.config.store.path, &hash) {
+            made = plan(wanted, observed, &owned, rules, &plan_limits, true);
+            super::hold::used(&agent.config.store.path);
+            agent.store.clear_held()?;
+        } else {
+            let summary: Vec<String> =
+                made.held.iter().map(|planned| agent.slurm.argv(&planned.change).to_string()).collect();
+            agent.store.put_held(&hash, &summary.join("\n"), agent.clock.now())?;
+        }
+    } else if agent.store.held()?.is_some() {
+        agent.store.clear_held()?;
+    }
+    Ok(made)
+}

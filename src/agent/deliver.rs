@@ -1,0 +1,194 @@
+//! Step 12: drains the outbox. A message leaves it only when its server has it, or when it became a dead letter.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::Agent;
+use super::error::{AgentError, chain};
+use super::step::Step;
+use crate::central::{CentralError, Class};
+use crate::core::report::{ComputeRecord, Message, MessageKind};
+use crate::core::time::Epoch;
+use crate::store::Delivery;
+
+/// First wait after a failed delivery, in seconds; doubles with every attempt.
+const BACKOFF_FIRST_S: i64 = 30;
+/// Longest wait between two attempts, in seconds.
+const BACKOFF_MAX_S: i64 = 3600;
+
+/// What became of the messages of one kind.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct KindDelivery {
+    /// A server has them.
+    pub delivered: usize,
+    /// They wait for the next try.
+    pub failed: usize,
+    /// Given up until an operator says otherwise.
+    pub dead: usize,
+    /// Why the last one failed.
+    pub error: Option<String>,
+}
+
+/// By kind of message.
+pub type DeliveryState = BTreeMap<&'static str, KindDelivery>;
+
+/// Tells what waits and is due.
+pub async fn deliver(agent: &mut Agent, now: Epoch) -> Result<DeliveryState, AgentError> {
+    let mut state = DeliveryState::new();
+    for kind in MessageKind::ALL {
+        let limit = match kind {
+            MessageKind::AmieCompute => {
+                agent.config.amie.as_ref().map_or(0, |amie| amie.batch_records_max * 10)
+            }
+            _ => agent.config.limits.delivery_batch_max,
+        };
+        if limit == 0 {
+            continue;
+        }
+        let due = agent.store.acquire(kind, now, limit)?;
+        if due.is_empty() {
+            continue;
+        }
+        let count = state.entry(kind.as_str()).or_default();
+        match kind {
+            MessageKind::AmieCompute => deliver_records(agent, due, count, now).await?,
+            _ => deliver_each(agent, due, count, now).await?,
+        }
+    }
+    Ok(state)
+}
+
+async fn deliver_each(
+    agent: &mut Agent,
+    due: Vec<Delivery>,
+    count: &mut KindDelivery,
+    now: Epoch,
+) -> Result<(), AgentError> {
+    let mut down: BTreeMap<String, String> = BTreeMap::new();
+    for delivery in due {
+        let (source, result) = match &delivery.message {
+            Message::CommandResult(result) => (result.source.clone(), post(agent, &delivery, &down).await),
+            Message::ComponentUsage(usage) => (usage.source.clone(), post(agent, &delivery, &down).await),
+            Message::AmieCompute(_) => continue,
+        };
+        match result {
+            Ok(()) => {
+                Step::Told.passed();
+                agent.store.delivered(&delivery, now)?;
+                Step::Delivered.passed();
+                count.delivered += 1;
+            }
+            Err(Failed { why, class }) => {
+                if matches!(class, Class::Transient | Class::Misconfigured) {
+                    // The server is down or refuses us altogether: the rest would wait for the same time-outs.
+                    down.insert(source.to_string(), why.clone());
+                }
+                fail(agent, &delivery, why, class, count, now)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Why a message was not told, and what that means.
+struct Failed {
+    why: String,
+    class: Class,
+}
+
+impl From<CentralError> for Failed {
+    fn from(error: CentralError) -> Failed {
+        Failed { why: chain(&error), class: error.class() }
+    }
+}
+
+async fn post(agent: &Agent, delivery: &Delivery, down: &BTreeMap<String, String>) -> Result<(), Failed> {
+    let source = match &delivery.message {
+        Message::CommandResult(result) => &result.source,
+        Message::ComponentUsage(usage) => &usage.source,
+        Message::AmieCompute(_) => return Ok(()),
+    };
+    if let Some(why) = down.get(source.as_str()) {
+        return Err(Failed { why: why.clone(), class: Class::Transient });
+    }
+    let Some(central) = agent.centrals.iter().find(|central| central.name == *source) else {
+        let why =
+            format!("source {source} is no longer in the configuration; put it back or drop the message");
+        return Err(Failed { why, class: Class::Misconfigured });
+    };
+    match &delivery.message {
+        Message::CommandResult(result) => central.client.post_command_result(result).await?,
+        Message::ComponentUsage(usage) => central.client.post_component_usage(usage).await?,
+        Message::AmieCompute(_) => {}
+    }
+    Ok(())
+}
+
+fn fail(
+    agent: &mut Agent,
+    delivery: &Delivery,
+    why: String,
+    class: Class,
+    count: &mut KindDelivery,
+    now: Epoch,
+) -> Result<(), AgentError> {
+    let refused = class == Class::Refused;
+    let dead = refused || delivery.attempts >= agent.config.limits.delivery_attempts_max;
+    let wait_s =
+        BACKOFF_FIRST_S.saturating_mul(1 << delivery.attempts.saturating_sub(1).min(10)).min(BACKOFF_MAX_S);
+    let retry_at = (!dead).then(|| now.plus(wait_s));
+    tracing::warn!(
+        key = delivery.key,
+        attempts = delivery.attempts,
+        error = why,
+        dead,
+        "a message was not delivered"
+    );
+    agent.store.failed(delivery, &why, retry_at)?;
+    if dead {
+        count.dead += 1;
+    } else {
+        count.failed += 1;
+    }
+    count.error = Some(why);
+    Ok(())
+}
+
+async fn deliver_records(
+    agent: &mut Agent,
+    due: Vec<Delivery>,
+    count: &mut KindDelivery,
+    now: Epoch,
+) -> Result<(), AgentError> {
+    let records: Vec<ComputeRecord> = due
+        .iter()
+        .filter_map(|delivery| match &delivery.message {
+            Message::AmieCompute(record) => Some(record.clone()),
+            _ => None,
+        })
+        .collect();
+    let Some(client) = &agent.amie else { return Ok(()) };
+    let reply = client.post_compute(&records).await;
+    Step::Told.passed();
+    let rejected: BTreeMap<&str, &str> =
+        reply.rejected.iter().map(|r| (r.local_record_id.as_str(), r.error.as_str())).collect();
+    let accepted: BTreeSet<&str> = reply.accepted.iter().map(String::as_str).collect();
+    let stopped = reply.stopped_by.as_ref().map(|error| (chain(error), error.class()));
+    for delivery in &due {
+        let Message::AmieCompute(record) = &delivery.message else { continue };
+        let id = record.local_record_id.as_str();
+        if let Some(error) = rejected.get(id) {
+            fail(agent, delivery, (*error).to_owned(), Class::Refused, count, now)?;
+        } else if accepted.contains(id) {
+            agent.store.delivered(delivery, now)?;
+            count.delivered += 1;
+        } else {
+            let (why, class) =
+                stopped.clone().unwrap_or_else(|| ("the server did not say".into(), Class::Transient));
+            fail(agent, delivery, why, class, count, now)?;
+        }
+    }
+    Step::Delivered.passed();
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! Step 1: what the sources say, or said last.
+
+use serde::Serialize;
+
+use super::Agent;
+use super::error::{AgentError, chain};
+use crate::central::CentralError;
+use crate::config::LOCAL_SOURCE;
+use crate::core::allocation::Allocation;
+use crate::core::command::{Command, CommandKind};
+use crate::core::name::SourceName;
+use crate::core::policy::Policy;
+use crate::core::time::Epoch;
+use crate::store::Snapshot;
+
+/// What one source says, and whether it may still be acted on.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// The source.
+    pub source: SourceName,
+    /// Its policies.
+    pub policies: Vec<Policy>,
+    /// Its allocations.
+    pub allocations: Vec<Allocation>,
+    /// Why nothing new may be decided on it, when that is so.
+    pub stale: Option<String>,
+}
+
+/// How a source stands, for people.
+#[derive(Debug, Clone, Serialize)]
+pub struct SourceState {
+    /// Its name.
+    pub name: SourceName,
+    /// Accepted policies.
+    pub policies: usize,
+    /// Accepted allocations.
+    pub allocations: usize,
+    /// When it last answered in full.
+    pub answered: Option<Epoch>,
+    /// Why it did not answer now.
+    pub error: Option<String>,
+    /// What it said that is odd.
+    pub notices: Vec<String>,
+    /// Texts of its policies for people.
+    pub warnings: Vec<String>,
+}
+
+/// Everything of step 1.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// By source.
+    pub offers: Vec<Offer>,
+    /// For people.
+    pub states: Vec<SourceState>,
+}
+
+/// Asks every source; one that does not answer stands with what it said last.
+pub async fn fetch(agent: &mut Agent, now: Epoch) -> Result<Facts, AgentError> {
+    let mut facts = Facts::default();
+    for place in 0..agent.centrals.len() {
+        let name = agent.centrals[place].name.clone();
+        let (mut notices, mut error) = (Vec::new(), None);
+        match ask(agent, place).await {
+            Ok((snapshot, said)) => {
+                notices = said;
+                agent.store.put_snapshot(&name, &snapshot, now)?;
+                for policy in &snapshot.policies {
+                    if let Err(failed) = receive(agent, place, policy, now, &mut notices).await? {
+                        error = Some(failed);
+                    }
+                }
+            }
+            Err(failed) => {
+                tracing::warn!(source = %name, error = chain(&failed), "a source did not answer; what it said last stands");
+                error = Some(chain(&failed));
+            }
+        }
+        let (snapshot, answered) = match agent.store.snapshot(&name)? {
+            Some((snapshot, at)) => (snapshot, Some(at)),
+            None => (Snapshot::default(), None),
+        };
+        let age_max_s = i64::try_from(agent.config.limits.facts_age_max.as_secs()).unwrap_or(i64::MAX);
+        let stale = answered
+            .filter(|at| now.since(*at) > age_max_s)
+            .map(|at| format!("source {name} has not answered since {at}; what is in force stays in force"));
+        facts.states.push(state(&name, &snapshot, answered, error, notices));
+        facts.offers.push(Offer {
+            source: name,
+            policies: snapshot.policies,
+            allocations: snapshot.allocations,
+            stale,
+        });
+    }
+    facts.add_local(agent, now);
+    Ok(facts)
+}
+
+impl Facts {
+    fn add_local(&mut self, agent: &Agent, now: Epoch) {
+        let Ok(source) = SourceName::parse(LOCAL_SOURCE) else { return };
+        for local in &agent.config.allocations {
+            self.offers.push(Offer {
+                source: source.clone(),
+                policies: vec![local.policy.clone()],
+                allocations: vec![local.allocation.clone()],
+                stale: None,
+            });
+        }
+        if !agent.config.allocations.is_empty() {
+            let count = agent.config.allocations.len();
+            self.states.push(SourceState {
+                name: source,
+                policies: count,
+                allocations: count,
+                answered: Some(now),
+                error: None,
+                notices: Vec::new(),
+                warnings: Vec::new(),
+            });
+        }
+    }
+}
+
+fn state(
+    name: &SourceName,
+    snapshot: &Snapshot,
+    answered: Option<Epoch>,
+    error: Option<String>,
+    notices: Vec<String>,
+) -> SourceState {
+    let mut warnings: Vec<String> = snapshot.policies.iter().flat_map(|p| p.warnings.clone()).collect();
+    for policy in &snapshot.policies {
+        if !policy.actions.unknown.is_empty() {
+            warnings.push(format!(
+                "policy {} has actions this agent does not know: {}",
+                policy.name,
+                policy.actions.unknown.join(", ")
+            ));
+        }
+    }
+    SourceState {
+        name: name.clone(),
+        policies: snapshot.policies.len(),
+        allocations: snapshot.allocations.len(),
+        answered,
+        error,
+        notices,
+        warnings,
+    }
+}
+
+async fn ask(agent: &Agent, place: usize) -> Result<(Snapshot, Vec<String>), CentralError> {
+    let client = &agent.centrals[place].client;
+    let policies = client.fetch_policies().await?;
+    let allocations = client.fetch_allocations().await?;
+    let mut notices: Vec<String> = policies.notices.iter().map(ToString::to_string).collect();
+    notices.extend(allocations.notices.iter().map(ToString::to_string));
+    Ok((Snapshot { policies: policies.value, allocations: allocations.value }, notices))
+}
+
+/// Puts the policy's commands into the inbox. At the first look old ones, and resets of whatever age, are taken as done by
+/// whoever was here before.
+async fn receive(
+    agent: &mut Agent,
+    place: usize,
+    policy: &Policy,
+    now: Epoch,
+    notices: &mut Vec<String>,
+) -> Result<Result<(), String>, AgentError> {
+    let client = &agent.centrals[place].client;
+    let fetched = match client.fetch_commands(&policy.id, None).await {
+        Ok(fetched) => fetched,
+        Err(error) => {
+            tracing::warn!(
+                policy = policy.id,
+                error = chain(&error),
+                "the commands of a policy were not read"
+            );
+            return Ok(Err(chain(&error)));
+        }
+    };
+    notices.extend(fetched.notices.iter().map(ToString::to_string));
+    let mark = format!("inbox:{}:{}", policy.source, policy.id);
+    let mut commands = fetched.value;
+    if agent.store.last_success(&mark)?.is_none() {
+        let age_max_s = i64::try_from(agent.config.limits.command_age_max.as_secs()).unwrap_or(i64::MAX);
+        let before_us = |command: &Command| {
+            now.since(command.issued) > age_max_s || command.kind == CommandKind::ResetUsage
+        };
+        let (old, new): (Vec<Command>, Vec<Command>) = commands.into_iter().partition(before_us);
+        agent.store.adopt(&old, now)?;
+        commands = new;
+    }
+    agent.store.receive(&commands, now)?;
+    agent.store.put_success(&mark, now)?;
+    Ok(Ok(()))
+}

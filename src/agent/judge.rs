@@ -1,0 +1,198 @@
+//! Steps 4 and 5: totals of the periods in use, and a decision for every allocation.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::tz::TimeZone;
+use serde_json::json;
+
+use super::Agent;
+use super::error::AgentError;
+use super::facts::{Facts, Offer};
+use super::step::Step;
+use crate::core::allocation::Allocation;
+use crate::core::association::{AccountTree, Observed};
+use crate::core::desired::ancestors;
+use crate::core::evaluate::{Decision, Rules, UsageFacts, evaluate};
+use crate::core::name::AccountName;
+use crate::core::period::{Period, PeriodKind};
+use crate::core::policy::Policy;
+use crate::core::time::{Epoch, Window};
+use crate::core::usage::{Counting, SuspensionEdges, Usage};
+
+/// A period in use and the one before it.
+#[derive(Debug, Clone)]
+pub struct PeriodPair {
+    /// The one that contains now.
+    pub current: Period,
+    /// The one before; `None` for total.
+    pub previous: Option<Period>,
+}
+
+/// The periods that policies and reports need now.
+#[derive(Debug, Clone)]
+pub struct Periods {
+    /// By kind.
+    pub pairs: BTreeMap<PeriodKind, PeriodPair>,
+    /// The months to be reported: the current one, and the one before for a while after its end.
+    pub months: Vec<Period>,
+}
+
+impl Periods {
+    /// For these policies at `now`.
+    pub fn of(facts: &Facts, now: Epoch, zone: &TimeZone, previous_s: i64) -> Result<Periods, AgentError> {
+        let mut pairs = BTreeMap::new();
+        let kinds = facts.offers.iter().flat_map(|offer| offer.policies.iter().map(|policy| policy.period));
+        for kind in kinds.chain([PeriodKind::Month]) {
+            let current = Period::containing(kind, now, zone)?;
+            let previous = current.previous(zone);
+            pairs.insert(kind, PeriodPair { current, previous });
+        }
+        let mut months = Vec::new();
+        if let Some(month) = pairs.get(&PeriodKind::Month) {
+            let still = now.since(month.current.start) < previous_s;
+            months.extend(month.previous.clone().filter(|_| still));
+            months.push(month.current.clone());
+        }
+        Ok(Periods { pairs, months })
+    }
+
+    /// Every window that totals are needed of.
+    pub fn windows(&self) -> BTreeSet<Window> {
+        let pairs = self.pairs.values().flat_map(|pair| {
+            std::iter::once(pair.current.window()).chain(pair.previous.iter().map(Period::window))
+        });
+        pairs.chain(self.months.iter().map(Period::window)).collect()
+    }
+
+    /// The first second that any of them needs.
+    pub fn needed_from(&self) -> Epoch {
+        self.windows().iter().map(|window| window.from).min().unwrap_or(Epoch(0))
+    }
+
+    /// Every edge at which the suspension of a job may have to be split.
+    pub fn edges(&self) -> BTreeSet<Epoch> {
+        self.windows().iter().flat_map(|window| [window.from, window.until]).collect()
+    }
+}
+
+/// Totals by window.
+pub type Totals = BTreeMap<Window, Usage>;
+
+/// Adds up the ledger once for all windows.
+pub fn totals(agent: &Agent, periods: &Periods, now: Epoch) -> Result<Totals, AgentError> {
+    let cluster = &agent.config.cluster.name;
+    let windows = periods.windows();
+    let all = Window::new(
+        periods.needed_from(),
+        windows.iter().map(|window| window.until).max().unwrap_or(now).min(now.plus(1)),
+    );
+    let edges = SuspensionEdges::new(&agent.store.suspended_before(cluster, all)?);
+    let mut totals: Totals = windows.into_iter().map(|window| (window, Usage::default())).collect();
+    agent.store.visit_jobs(cluster, all, &mut |job| {
+        for (window, usage) in &mut totals {
+            usage.add(&job, *window, now, Counting::Once, &edges);
+        }
+    })?;
+    Ok(totals)
+}
+
+/// What decisions rest on besides policies and allocations.
+pub struct Grounds<'a> {
+    /// Periods in use.
+    pub periods: &'a Periods,
+    /// Totals of their windows.
+    pub totals: &'a Totals,
+    /// Accounts as they are.
+    pub observed: &'a Observed,
+    /// Why usage cannot be trusted now, when that is so.
+    pub incomplete: Option<&'a str>,
+    /// The site's rules.
+    pub rules: &'a Rules,
+}
+
+/// Decides for every allocation by every policy of its source.
+pub fn decide(agent: &Agent, facts: &Facts, grounds: &Grounds<'_>) -> Vec<Decision> {
+    let tree = grounds.observed.tree();
+    let mut decisions = Vec::new();
+    for offer in &facts.offers {
+        for allocation in &offer.allocations {
+            for policy in &offer.policies {
+                decisions.push(decide_one(agent, offer, allocation, policy, grounds, &tree));
+            }
+        }
+    }
+    decisions
+}
+
+fn decide_one(
+    agent: &Agent,
+    offer: &Offer,
+    allocation: &Allocation,
+    policy: &Policy,
+    grounds: &Grounds<'_>,
+    tree: &AccountTree<'_>,
+) -> Decision {
+    let usage = usage_of(agent, offer, allocation, policy, grounds, tree);
+    let unknown = Period { kind: policy.period, name: "unknown".into(), start: Epoch(0), end: None };
+    let period = grounds.periods.pairs.get(&policy.period).map_or(&unknown, |pair| &pair.current);
+    evaluate(policy, allocation, usage.as_ref().map_err(String::as_str), period, grounds.rules)
+}
+
+fn usage_of(
+    agent: &Agent,
+    offer: &Offer,
+    allocation: &Allocation,
+    policy: &Policy,
+    grounds: &Grounds<'_>,
+    tree: &AccountTree<'_>,
+) -> Result<UsageFacts, String> {
+    if let Some(stale) = &offer.stale {
+        return Err(stale.clone());
+    }
+    if let Some(incomplete) = grounds.incomplete {
+        return Err(incomplete.to_owned());
+    }
+    let above = ancestors(&allocation.account, grounds.observed);
+    agent.config.accounts.allows(&allocation.account, &above)?;
+    let names = subtree(&allocation.account, tree);
+    if names.is_empty() {
+        return Err(format!(
+            "account {} does not exist on cluster {}; create it or correct the resource's backend_id",
+            allocation.account, agent.config.cluster.name
+        ));
+    }
+    let pair = grounds.periods.pairs.get(&policy.period).ok_or("the period is not known")?;
+    let sum = |period: &Period| {
+        grounds.totals.get(&period.window()).map(|usage| usage.sum(names.iter().map(AccountName::as_str)))
+    };
+    Ok(UsageFacts {
+        current: sum(&pair.current).ok_or("the usage of the period is not known")?,
+        previous: pair.previous.as_ref().and_then(sum).unwrap_or_default(),
+    })
+}
+
+/// The account and everything below it; empty when it is not there.
+pub fn subtree(account: &AccountName, tree: &AccountTree<'_>) -> Vec<AccountName> {
+    tree.subtree(account).into_iter().map(|below| below.account.clone()).collect()
+}
+
+/// Logs what changed in the decisions; numbers that move with every look are left out.
+pub fn log(agent: &mut Agent, decisions: &[Decision], now: Epoch) -> Result<(), AgentError> {
+    let rows: Vec<(AccountName, serde_json::Value)> = decisions
+        .iter()
+        .map(|decision| {
+            let body = match decision {
+                Decision::Decided(decided) => json!({
+                    "source": decided.source, "policy": decided.policy, "period": decided.period.name,
+                    "level": decided.level, "effect": decided.effect, "qos": decided.qos,
+                    "fairshare": decided.fairshare, "limits": decided.limits, "total": decided.total,
+                }),
+                Decision::Undecided { source, reason, .. } => json!({"source": source, "undecided": reason}),
+            };
+            (decision.account().clone(), body)
+        })
+        .collect();
+    agent.store.put_decisions(now, agent.cycle, &rows)?;
+    Step::Evaluated.passed();
+    Ok(())
+}

@@ -1,0 +1,326 @@
+//! Commands of the central servers: each acted on at most once, each told its verdict.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::Agent;
+use super::apply::ChangeState;
+use super::error::{AgentError, chain};
+use super::facts::{Facts, Offer};
+use super::judge::Periods;
+use super::step::Step;
+use crate::core::association::Observed;
+use crate::core::command::{Command, CommandKind, CommandState, Triage, TriageFacts, Verdict, triage, wish};
+use crate::core::desired::Wish;
+use crate::core::evaluate::{Decided, Decision, Rules};
+use crate::core::name::AccountName;
+use crate::core::plan::{Change, Outcome, ResetMarker, fulfilled};
+use crate::core::report::{CommandResult, Message};
+use crate::core::time::{Epoch, Window};
+use crate::core::tres::Tres;
+use crate::store::ResetHow;
+
+/// A command that is acted on in this cycle.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The command.
+    pub command: Command,
+    /// The account it names.
+    pub account: AccountName,
+    /// What it asks for.
+    pub wish: Wish,
+    /// The reset it asks for.
+    pub reset: Option<ResetMarker>,
+}
+
+/// What became of a command, for people.
+#[derive(Debug, Clone, Serialize)]
+pub struct CommandSettled {
+    /// Its uuid.
+    pub uuid: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Account as written.
+    pub account: String,
+    /// The server's text.
+    pub description: String,
+    /// Verdict.
+    pub verdict: Verdict,
+}
+
+/// What the servers' commands ask for now.
+#[derive(Debug, Default)]
+pub struct Orders {
+    /// New ones to act on.
+    pub new: Vec<Order>,
+    /// Wishes of earlier ones that still stand.
+    pub standing: Vec<Wish>,
+    /// Refused and superseded ones.
+    pub settled: Vec<CommandSettled>,
+}
+
+/// Sorts the inbox. Refusals are settled at once; nothing is settled in a dry run.
+pub async fn sort(
+    agent: &mut Agent,
+    facts: &Facts,
+    periods: &Periods,
+    decisions: &[Decision],
+    rules: &Rules,
+    now: Epoch,
+    dry_run: bool,
+) -> Result<Orders, AgentError> {
+    let mut orders = Orders::default();
+    let pending = agent.store.pending()?;
+    for offer in &facts.offers {
+        let windows = windows_of(offer, periods);
+        let waiting: Vec<Command> =
+            pending.iter().filter(|command| command.source == offer.source).cloned().collect();
+        let limits = &agent.config.limits;
+        let triage_facts = TriageFacts {
+            now,
+            age_max_s: i64::try_from(limits.command_age_max.as_secs()).unwrap_or(i64::MAX),
+            skew_max_s: i64::try_from(limits.clock_skew_max.as_secs()).unwrap_or(i64::MAX),
+            periods: &windows,
+        };
+        for (command, decision) in waiting.iter().zip(triage(&waiting, &triage_facts)) {
+            let refused = match decision {
+                Triage::Act => match order(agent, command, offer, periods, decisions, rules)? {
+                    Ok(Some(order)) => {
+                        orders.new.push(order);
+                        None
+                    }
+                    // Nothing is decided on the account now; the command waits until something is, or gets stale.
+                    Ok(None) => None,
+                    Err(reason) => Some((CommandState::Refused, reason)),
+                },
+                Triage::Refuse(reason) => Some((CommandState::Refused, reason)),
+                Triage::Superseded(by) => {
+                    Some((CommandState::Superseded, format!("superseded by the newer command {by}")))
+                }
+            };
+            if let Some((state, error)) = refused {
+                let verdict = Verdict { state, error, commands: Vec::new() };
+                let settled = settle(agent, command, offer, verdict, now, dry_run).await?;
+                orders.settled.push(settled);
+            }
+        }
+        orders.standing.extend(standing(agent, offer, &windows, decisions, rules)?);
+    }
+    Ok(orders)
+}
+
+/// Accounts of a source with the window of their policy's current period.
+fn windows_of(offer: &Offer, periods: &Periods) -> BTreeMap<AccountName, Window> {
+    let window = offer
+        .policies
+        .iter()
+        .filter_map(|policy| periods.pairs.get(&policy.period))
+        .map(|pair| pair.current.window())
+        .min();
+    let accounts = offer.allocations.iter().map(|allocation| allocation.account.clone());
+    window.map_or_else(BTreeMap::new, |window| accounts.map(|account| (account, window)).collect())
+}
+
+fn decided_of<'a>(
+    decisions: &'a [Decision],
+    command: &Command,
+    account: &AccountName,
+) -> Option<&'a Decided> {
+    decisions
+        .iter()
+        .filter_map(Decision::decided)
+        .find(|d| d.account == *account && d.source == command.source && d.policy == command.policy)
+}
+
+/// Whether Slurm counts `billing` in the policy's units: then the decision has a limit on it.
+fn billing_limit(decided: &Decided) -> bool {
+    decided.limits.values().any(|limits| limits.contains_key(&Tres::billing()))
+}
+
+fn order(
+    agent: &Agent,
+    command: &Command,
+    offer: &Offer,
+    periods: &Periods,
+    decisions: &[Decision],
+    rules: &Rules,
+) -> Result<Result<Option<Order>, String>, AgentError> {
+    let Some(account) = command.account() else { return Ok(Err("no usable account".into())) };
+    let Some(decided) = decided_of(decisions, command, &account) else { return Ok(Ok(None)) };
+    let wish = match wish(command, &account, rules, billing_limit(decided)) {
+        Ok(wish) => wish,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let mut reset = None;
+    if command.kind == CommandKind::ResetUsage {
+        let policy = offer.policies.iter().find(|policy| policy.id == command.policy);
+        let period = policy.and_then(|policy| periods.pairs.get(&policy.period)).map(|pair| &pair.current);
+        let Some(period) = period.filter(|period| period.end.is_some()) else {
+            return Ok(Err("a policy without periods never resets raw usage".into()));
+        };
+        let marker = ResetMarker {
+            account: account.clone(),
+            source: command.source.clone(),
+            policy: command.policy.clone(),
+            period: period.name.clone(),
+        };
+        if agent.store.reset_how(&marker)? == Some(ResetHow::Reset) {
+            return Ok(Err(format!("raw usage was already reset in period {}", period.name)));
+        }
+        reset = Some(marker);
+    }
+    Ok(Ok(Some(Order { command: command.clone(), account, wish, reset })))
+}
+
+/// What earlier commands of the current period still ask for: the newest in effect of each type and account.
+fn standing(
+    agent: &Agent,
+    offer: &Offer,
+    windows: &BTreeMap<AccountName, Window>,
+    decisions: &[Decision],
+    rules: &Rules,
+) -> Result<Vec<Wish>, AgentError> {
+    let mut wishes = Vec::new();
+    for (command, _) in agent.store.standing(&offer.source)? {
+        let Some(account) = command.account() else { continue };
+        let in_period = windows.get(&account).is_some_and(|window| window.contains(command.issued));
+        let Some(decided) = decided_of(decisions, &command, &account) else { continue };
+        if in_period && let Ok(wish) = wish(&command, &account, rules, billing_limit(decided)) {
+            wishes.push(wish);
+        }
+    }
+    Ok(wishes)
+}
+
+/// Gives every order its verdict by what is there now.
+pub async fn conclude(
+    agent: &mut Agent,
+    orders: Vec<Order>,
+    facts: &Facts,
+    changes: &[ChangeState],
+    observed: &Observed,
+    rules: &Rules,
+    now: Epoch,
+) -> Result<Vec<CommandSettled>, AgentError> {
+    let mut settled = Vec::new();
+    for order in orders {
+        let Some(offer) = facts.offers.iter().find(|offer| {
+            offer.source == order.command.source
+                && offer.allocations.iter().any(|allocation| allocation.account == order.account)
+        }) else {
+            continue;
+        };
+        let commands: Vec<String> =
+            changes.iter().filter(|change| touches(change, &order.account)).map(|c| c.argv.clone()).collect();
+        let result = match &order.reset {
+            Some(marker) => reset_result(changes, marker),
+            None => fulfilled(&order.wish, observed, &rules.qos),
+        };
+        let verdict = match result {
+            Ok(()) => Verdict { state: CommandState::Done, error: String::new(), commands },
+            Err(reason) => {
+                let refused =
+                    changes.iter().filter(|change| touches(change, &order.account)).find_map(why_not);
+                let error = refused.map_or(reason.clone(), |words| format!("{reason}; {words}"));
+                Verdict { state: CommandState::Failed, error, commands }
+            }
+        };
+        settled.push(settle(agent, &order.command, offer, verdict, now, false).await?);
+    }
+    Ok(settled)
+}
+
+fn touches(change: &ChangeState, account: &AccountName) -> bool {
+    match &change.change {
+        Change::Accounts { accounts, .. } => accounts.iter().any(|name| name == account),
+        Change::User { account: above, .. } => above == account,
+        Change::ResetRawUsage { account: reset, .. } => reset == account,
+    }
+}
+
+fn why_not(change: &ChangeState) -> Option<String> {
+    match &change.outcome {
+        Some(Outcome::Refused { reason } | Outcome::Unknown { reason }) => Some(reason.clone()),
+        _ => None,
+    }
+}
+
+fn reset_result(changes: &[ChangeState], marker: &ResetMarker) -> Result<(), String> {
+    let found = changes
+        .iter()
+        .find(|change| matches!(&change.change, Change::ResetRawUsage { marker: m, .. } if m == marker));
+    match found.map(|change| &change.outcome) {
+        Some(Some(Outcome::Applied | Outcome::AlreadyInEffect)) => Ok(()),
+        Some(_) => Err("the raw usage was not reset".into()),
+        None => Err("the reset was not run".into()),
+    }
+}
+
+/// Stores a verdict and its message, in one transaction.
+async fn settle(
+    agent: &mut Agent,
+    command: &Command,
+    offer: &Offer,
+    verdict: Verdict,
+    now: Epoch,
+    dry_run: bool,
+) -> Result<CommandSettled, AgentError> {
+    if !dry_run {
+        let allocation = allocation_of(agent, command, offer).await;
+        let message = Message::CommandResult(CommandResult {
+            command: command.uuid.clone(),
+            source: command.source.clone(),
+            policy: command.policy.clone(),
+            allocation: allocation.clone(),
+            success: verdict.state == CommandState::Done,
+            error: verdict.error.clone(),
+            mode: agent.mode,
+            commands: verdict.commands.clone(),
+        });
+        // Without a resource the server has no place for a verdict; it stays in the history here.
+        agent.store.settle_command(&command.uuid, &verdict, allocation.as_ref().map(|_| &message), now)?;
+        Step::Judged.passed();
+        tracing::info!(
+            uuid = command.uuid,
+            kind = command.kind.type_name(),
+            account = command.account_text,
+            state = ?verdict.state,
+            error = verdict.error,
+            "command"
+        );
+    }
+    Ok(CommandSettled {
+        uuid: command.uuid.clone(),
+        kind: command.kind.type_name().to_owned(),
+        account: command.account_text.clone(),
+        description: command.description.clone(),
+        verdict,
+    })
+}
+
+/// The resource a verdict is told of: that of the account, else the one whose own history shows the command.
+async fn allocation_of(agent: &Agent, command: &Command, offer: &Offer) -> Option<String> {
+    let by_account = command.account().and_then(|account| {
+        offer.allocations.iter().find(|allocation| allocation.account == account).map(|a| a.id.clone())
+    });
+    if by_account.is_some() {
+        return by_account;
+    }
+    let central = agent.centrals.iter().find(|central| central.name == command.source)?;
+    let mut asked = BTreeSet::new();
+    for allocation in offer.allocations.iter().filter(|allocation| asked.insert(allocation.id.clone())) {
+        match central.client.fetch_commands(&command.policy, Some(&allocation.id)).await {
+            Ok(history) if history.value.iter().any(|known| known.uuid == command.uuid) => {
+                return Some(allocation.id.clone());
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "the resource of a command could not be found");
+                return None;
+            }
+        }
+    }
+    None
+}

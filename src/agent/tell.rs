@@ -1,0 +1,175 @@
+//! What will be told: component usage of allocations by month, and AMIE records of ended jobs.
+
+use std::collections::BTreeMap;
+
+use super::Agent;
+use super::error::AgentError;
+use super::facts::Facts;
+use super::judge::{Periods, Totals, subtree};
+use super::step::Step;
+use crate::config::{Amie, LOCAL_SOURCE};
+use crate::core::association::Observed;
+use crate::core::component::Components;
+use crate::core::exact::Exact;
+use crate::core::job::JobRecord;
+use crate::core::name::AccountName;
+use crate::core::period::Period;
+use crate::core::report::{ComponentUsage, ComputeRecord, Message};
+use crate::core::time::Epoch;
+use crate::core::tres::{Tres, TresSeconds};
+
+/// Digits after the point of a component's amount, as Waldur keeps them.
+const AMOUNT_PLACES: u32 = 2;
+/// Digits after the point of a charge: a billing-second is 0.000278 billing-hours.
+const CHARGE_PLACES: u32 = 6;
+/// Job records looked at per transaction while AMIE records are made.
+const AMIE_BATCH: usize = 5000;
+/// Half a day: an instant of the first day of a month that no server's zone moves into the month before.
+const NOON_S: i64 = 12 * 3600;
+
+/// Puts the usage of every allocation of a server into the outbox; what is unchanged since it was last told stays out.
+pub fn component_usage(
+    agent: &mut Agent,
+    facts: &Facts,
+    periods: &Periods,
+    totals: &Totals,
+    observed: &Observed,
+    now: Epoch,
+) -> Result<usize, AgentError> {
+    let tree = observed.tree();
+    let mut messages = Vec::new();
+    for offer in facts.offers.iter().filter(|offer| offer.source.as_str() != LOCAL_SOURCE) {
+        for allocation in &offer.allocations {
+            let names = subtree(&allocation.account, &tree);
+            if names.is_empty() {
+                continue;
+            }
+            for month in &periods.months {
+                let Some(usage) = totals.get(&month.window()) else { continue };
+                let users = usage.by_user(names.iter().map(AccountName::as_str));
+                let built = ComponentUsage {
+                    source: offer.source.clone(),
+                    allocation: allocation.id.clone(),
+                    month: month.name.clone(),
+                    date: reporting_date(month, now),
+                    amounts: amounts(
+                        &agent.config.components,
+                        &usage.sum(names.iter().map(AccountName::as_str)),
+                    ),
+                    users: if agent.config.reports.users {
+                        user_amounts(&agent.config.components, &users)
+                    } else {
+                        BTreeMap::new()
+                    },
+                };
+                let nothing_yet = users.is_empty();
+                let key_known =
+                    |message: &Message| agent.store.last_delivered(&message.key()).map(|m| m.is_some());
+                let message = Message::ComponentUsage(built);
+                // A month without any use is only told when something else was told of it before.
+                if !nothing_yet || key_known(&message)? {
+                    messages.push(message);
+                }
+            }
+        }
+    }
+    let enqueued = agent.store.enqueue_all(&messages, None, now)?;
+    Step::Enqueued.passed();
+    Ok(enqueued.queued + enqueued.replaced)
+}
+
+fn reporting_date(month: &Period, now: Epoch) -> Epoch {
+    let noon = month.start.plus(NOON_S);
+    // Rounded to the hour so that the message stays equal while nothing else changes.
+    if now < noon { Epoch(now.0 - now.0.rem_euclid(3600)).max(month.start) } else { noon }
+}
+
+fn amounts(components: &Components, used: &TresSeconds) -> BTreeMap<String, String> {
+    components
+        .0
+        .keys()
+        .filter_map(|name| Some((name.clone(), components.amount(name, used)?.to_decimal(AMOUNT_PLACES)?)))
+        .collect()
+}
+
+fn user_amounts(
+    components: &Components,
+    users: &BTreeMap<String, TresSeconds>,
+) -> BTreeMap<String, BTreeMap<String, String>> {
+    let mut by_component: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for (user, used) in users {
+        for (component, amount) in amounts(components, used) {
+            by_component.entry(component).or_default().insert(user.clone(), amount);
+        }
+    }
+    by_component
+}
+
+/// Turns ended jobs of mapped accounts into AMIE records in the outbox. Every changed record is looked at again; an equal
+/// message is not told twice, a different one restates the record under its id.
+pub fn amie(agent: &mut Agent, now: Epoch) -> Result<usize, AgentError> {
+    let Some(amie) = agent.config.amie.clone() else { return Ok(0) };
+    let since = match amie.since {
+        Some(date) => date
+            .to_zoned(agent.config.cluster.time_zone.clone())
+            .map(|midnight| Epoch(midnight.timestamp().as_second()))
+            .unwrap_or(Epoch(0)),
+        None => Epoch(0),
+    };
+    // Another map means that other jobs are meant: look at all again.
+    let cursor = format!("amie:{:016x}", fingerprint(&amie));
+    let mut made = 0;
+    loop {
+        let after = agent.store.get_cursor(&cursor)?.unwrap_or(0);
+        let (mut messages, mut last, mut looked_at) = (Vec::new(), after, 0);
+        let cluster = agent.config.cluster.name.clone();
+        agent.store.visit_changed(&cluster, after, AMIE_BATCH, &mut |seq, job| {
+            (last, looked_at) = (seq, looked_at + 1);
+            messages.extend(compute_record(&job, &amie, since).map(Message::AmieCompute));
+        })?;
+        if looked_at == 0 {
+            return Ok(made);
+        }
+        let enqueued = agent.store.enqueue_all(&messages, Some((&cursor, last)), now)?;
+        made += enqueued.queued + enqueued.replaced;
+        Step::Enqueued.passed();
+    }
+}
+
+/// A number that changes when the mapping of jobs to records does (FNV-1a over its debug text).
+fn fingerprint(amie: &Amie) -> u64 {
+    let text = format!("{:?}", (&amie.projects, &amie.users, &amie.resource, &amie.resources, &amie.since));
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// The record of an ended job; `None` when it never ran, has not ended, or belongs to no project.
+fn compute_record(job: &JobRecord, amie: &Amie, since: Epoch) -> Option<ComputeRecord> {
+    let account = AccountName::parse(&job.account).ok()?;
+    let project = amie.projects.get(&account)?;
+    let end = job.end?;
+    let held = job.held_once(end)?;
+    if held.seconds() == 0 || end < since {
+        return None;
+    }
+    let count = |name: &str| Tres::parse(name).ok().and_then(|tres| job.alloc.get(&tres).copied());
+    let billing_s = i128::from(count("billing")?) * i128::from(held.seconds());
+    let id = format!("{}.{}.{}", job.key.cluster, job.job_id, job.submit.0);
+    Some(ComputeRecord {
+        username: amie.users.get(&job.user).unwrap_or(&job.user).clone(),
+        local_project_id: project.clone(),
+        resource: amie.resources.get(&job.partition).unwrap_or(&amie.resource).clone(),
+        charge: Exact::fraction(billing_s, 3600)?.to_decimal(CHARGE_PLACES)?,
+        local_reference: format!("{}/{}", job.key.cluster, job.key.dbindex),
+        local_record_id: id,
+        parent_record_id: None,
+        submit: job.submit,
+        start: held.from,
+        end,
+        nodes: count("node"),
+        cpus: count("cpu"),
+        mem_mb: count("mem"),
+        queue: job.partition.clone(),
+    })
+}

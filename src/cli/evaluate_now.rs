@@ -1,0 +1,156 @@
+//! `--evaluate-now`: the daemon's cycle once, and what it found and did.
+
+use humantime::format_duration;
+
+use super::world::World;
+use super::{Common, EvaluateArgs, log, render, world};
+use crate::agent::apply::ChangeState;
+use crate::agent::cycle::{Ask, CycleReport, cycle};
+use crate::agent::error::{AgentError, Exit};
+use crate::core::evaluate::Decision;
+use crate::core::exact::Exact;
+use crate::core::plan::Outcome;
+
+/// Runs one cycle.
+pub fn run(common: &Common, args: &EvaluateArgs) -> Result<Exit, AgentError> {
+    let runtime = world::runtime()?;
+    let report = runtime.block_on(async {
+        let mut world = World::open(common).await?;
+        log::start(&world.config.log);
+        let mut agent = if args.dry_run { world.agent_on_a_copy()? } else { world.agent()? };
+        let ask = Ask { dry_run: args.dry_run, account: args.account.clone(), deep: args.deep };
+        let report = cycle(&mut agent, &ask).await;
+        world.close().await;
+        report
+    })?;
+    if common.json {
+        render::json(&report);
+    } else {
+        render::text(&show(&report));
+    }
+    Ok(if report.needs_attention() { Exit::Attention } else { Exit::Done })
+}
+
+/// The report for people.
+pub fn show(report: &CycleReport) -> String {
+    let mut text = String::new();
+    for source in &report.sources {
+        let answered = source.answered.map_or("never".to_owned(), |at| at.to_string());
+        text.push_str(&format!(
+            "source {}: {} policies, {} allocations, answered {answered}\n",
+            source.name, source.policies, source.allocations
+        ));
+        let lines = source.error.iter().chain(&source.notices).chain(&source.warnings);
+        lines.for_each(|line| text.push_str(&format!("  ! {}\n", render::printable(line))));
+    }
+    let collection = &report.collection;
+    text.push_str(&format!(
+        "jobs: {} new, {} changed, {} lines rejected, {} sacct calls\n\n",
+        collection.new, collection.changed, collection.rejected, collection.windows
+    ));
+    text.push_str(&render::table(
+        "ACCOUNTS",
+        &["Account", "Period", "Used", "Total", "%", "Level", "QOS", "Fairshare", "Why"],
+        report.decisions.iter().map(decision_row).collect(),
+    ));
+    text.push_str(&render::table(
+        if report.dry_run { "CHANGES DUE" } else { "CHANGES" },
+        &["Outcome", "Command", "Why"],
+        report.changes.iter().map(change_row).collect(),
+    ));
+    text.push_str(&render::table(
+        "WAITING FOR AN OPERATOR",
+        &["Outcome", "Command", "Why"],
+        report.held.iter().map(change_row).collect(),
+    ));
+    text.push_str(&render::table(
+        "COMMANDS OF THE SERVER",
+        &["Type", "Account", "Verdict", "Reason"],
+        report
+            .commands
+            .iter()
+            .map(|c| {
+                let verdict = format!("{:?}", c.verdict.state).to_lowercase();
+                vec![c.kind.clone(), c.account.clone(), verdict, c.verdict.error.clone()]
+            })
+            .collect(),
+    ));
+    text.push_str(&render::table(
+        "REPORTED",
+        &["What", "Delivered", "Failed", "Dead", "Error"],
+        report
+            .delivered
+            .iter()
+            .map(|(kind, count)| {
+                vec![
+                    (*kind).to_owned(),
+                    count.delivered.to_string(),
+                    count.failed.to_string(),
+                    count.dead.to_string(),
+                    count.error.clone().unwrap_or_default(),
+                ]
+            })
+            .collect(),
+    ));
+    for line in report.findings.iter().chain(&report.held_because) {
+        text.push_str(&format!("! {}\n", render::printable(line)));
+    }
+    if report.is_quiet() {
+        text.push_str("nothing to do\n");
+    }
+    text
+}
+
+fn decision_row(decision: &Decision) -> Vec<String> {
+    match decision {
+        Decision::Decided(d) => vec![
+            d.account.to_string(),
+            d.period.name.clone(),
+            decimal(d.used),
+            decimal(d.total),
+            d.percent.map_or("-".into(), decimal),
+            d.level.to_string(),
+            d.qos.to_string(),
+            d.fairshare.to_string(),
+            d.reason.clone(),
+        ],
+        Decision::Undecided { account, reason, .. } => {
+            let dash = || "-".to_owned();
+            vec![
+                account.to_string(),
+                dash(),
+                dash(),
+                dash(),
+                dash(),
+                "undecided".into(),
+                dash(),
+                dash(),
+                reason.clone(),
+            ]
+        }
+    }
+}
+
+/// Two digits after the point, as the portal shows amounts.
+pub fn decimal(value: Exact) -> String {
+    value.to_decimal(2).unwrap_or_else(|| value.to_string())
+}
+
+fn change_row(change: &ChangeState) -> Vec<String> {
+    let outcome = match &change.outcome {
+        None => "due".to_owned(),
+        Some(Outcome::Applied) => "applied".into(),
+        Some(Outcome::AlreadyInEffect) => "already in effect".into(),
+        Some(Outcome::Refused { reason }) => format!("refused: {reason}"),
+        Some(Outcome::Unknown { reason }) => format!("unknown: {reason}"),
+    };
+    let mut why: Vec<String> =
+        change.because.iter().map(|because| format!("{}: {}", because.account, because.text)).collect();
+    why.dedup();
+    vec![outcome, change.argv.clone(), why.join("; ")]
+}
+
+/// A length of time as people say it, to the second.
+pub fn span(seconds: i64) -> String {
+    format_duration(std::time::Duration::from_secs(seconds.unsigned_abs())).to_string()
+}

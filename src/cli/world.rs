@@ -1,0 +1,120 @@
+//! What a verb works on: the real Slurm and servers, or the emulated ones with the shipped data.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use super::Common;
+use crate::agent::error::AgentError;
+use crate::agent::{Agent, Outside};
+use crate::config::{self, Config, EMULATOR_AMIE_KEY_FILE, EMULATOR_TOKEN_FILE};
+use crate::store::Store;
+
+/// Token of the agent in the shipped data; the emulated server knows it, nobody else does.
+const CENTRAL_TOKEN: &str = "emulated-agent-token";
+/// Key of the site in the shipped data.
+const AMIE_KEY: &str = "emulated-amie-key";
+
+/// A configuration and the outside that it stands for.
+pub struct World {
+    /// Checked configuration.
+    pub config: Config,
+    outside: Option<Outside>,
+    server: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
+    copy: Option<PathBuf>,
+}
+
+impl World {
+    /// Opens what the command line asks for; the emulated server is started.
+    pub async fn open(common: &Common) -> Result<World, AgentError> {
+        if !common.emulator {
+            let config = config::load(&common.config)?;
+            let outside = Outside::real(&config);
+            return Ok(World { config, outside: Some(outside), server: None, copy: None });
+        }
+        Err(AgentError::Emulator("not built in yet".into()))
+    }
+
+    /// The agent on the store of the configuration. Once.
+    pub fn agent(&mut self) -> Result<Agent, AgentError> {
+        let store = Store::open(&self.config.store.path)?;
+        self.agent_on(store)
+    }
+
+    /// The agent on a private copy of the store, which goes when the world is closed: a dry run leaves the real one alone and
+    /// works beside a running daemon.
+    pub fn agent_on_a_copy(&mut self) -> Result<Agent, AgentError> {
+        let dir = std::env::temp_dir().join(format!("slurm-site-agent-dry-run.{}", std::process::id()));
+        let system = |source| AgentError::System { doing: "making a directory for the dry run", source };
+        fs::DirBuilder::new().mode(0o700).create(&dir).map_err(system)?;
+        self.copy = Some(dir.clone());
+        let store = Store::open_copy(&self.config.store.path, &dir.join("state.db"))?;
+        self.agent_on(store)
+    }
+
+    fn agent_on(&mut self, store: Store) -> Result<Agent, AgentError> {
+        let outside = self.outside.take();
+        let outside = outside.ok_or_else(|| AgentError::Asked("the world has one agent".into()))?;
+        Agent::new(self.config.clone(), outside, store)
+    }
+
+    /// Stops the emulated server and removes the copy.
+    pub async fn close(mut self) {
+        if let Some((stop, task)) = self.server.take() {
+            stop.cancel();
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(dir) = &self.copy
+            && let Err(error) = fs::remove_dir_all(dir)
+        {
+            tracing::warn!(%error, dir = %dir.display(), "the copy of a dry run could not be removed");
+        }
+    }
+}
+
+/// The runtime of a verb.
+pub fn runtime() -> Result<tokio::runtime::Runtime, AgentError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|source| AgentError::System { doing: "starting the runtime", source })
+}
+
+/// Where the emulated world lies.
+pub fn state_dir(common: &Common) -> Result<PathBuf, AgentError> {
+    if let Some(dir) = &common.emulator_state {
+        return std::path::absolute(dir).map_err(|source| AgentError::System {
+            doing: "finding the emulator's state directory",
+            source,
+        });
+    }
+    let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    base.or_else(home).map(|base| base.join("slurm-site-agent/emulator")).ok_or_else(|| {
+        AgentError::Asked("neither XDG_STATE_HOME nor HOME is set; give --emulator-state DIR".into())
+    })
+}
+
+/// The directory, and the secrets that the emulated server knows.
+pub fn prepare(dir: &Path) -> Result<(), AgentError> {
+    let system = |source| AgentError::System { doing: "making the emulator's state directory", source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(system)?;
+    for (name, secret) in [(EMULATOR_TOKEN_FILE, CENTRAL_TOKEN), (EMULATOR_AMIE_KEY_FILE, AMIE_KEY)] {
+        let path = dir.join(name);
+        if !path.exists() {
+            let mut file =
+                fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(system)?;
+            file.write_all(secret.as_bytes()).map_err(system)?;
+        }
+    }
+    Ok(())
+}

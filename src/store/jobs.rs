@@ -1,0 +1,482 @@
+//! The ledger of jobs, its watermark and the log of collections.
+//!
+//! A record replaces the stored one of the same key; an equal one is not written. Each new or changed record gets
+//! the next `seq`, which never comes back, so that [`Store::visit_changed`] shows every change once.
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Transaction, params};
+
+use super::columns::{bits, count, counted, counts, from_json, json, parsed, unsigned, write_counts};
+use super::error::{Fault, StoreError};
+use super::{Store, cursors};
+use crate::core::job::{JobKey, JobRecord, SuspendedBefore};
+use crate::core::name::ClusterName;
+use crate::core::time::{Epoch, Window};
+
+/// What one reading of sacct brought, stored as a whole.
+#[derive(Debug)]
+pub struct Collection<'a> {
+    /// The cluster of every record in it.
+    pub cluster: &'a ClusterName,
+    /// What was asked for.
+    pub window: Window,
+    /// When it was read.
+    pub now: Epoch,
+    /// Up to where the ledger is complete from now on; `None` leaves it where it is.
+    pub watermark: Option<Epoch>,
+    /// Records, in any order.
+    pub records: &'a [JobRecord],
+    /// Suspension before edges of windows.
+    pub suspended: &'a [SuspendedBefore],
+    /// Lines that were not understood.
+    pub rejected: usize,
+    /// Some of them, for people.
+    pub reject_samples: Vec<String>,
+    /// Whether it can be trusted as the whole of the window.
+    pub complete: bool,
+}
+
+/// What became of the records of a collection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Not known before.
+    pub new: usize,
+    /// Different from what was stored.
+    pub changed: usize,
+    /// As stored; not written.
+    pub unchanged: usize,
+    /// Stored rows that went because the same job and submit time came with another DBIndex; the records that took
+    /// their place count as new or changed as well.
+    pub rekeyed: usize,
+}
+
+/// One line of the log of collections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedCollection {
+    /// Cluster.
+    pub cluster: ClusterName,
+    /// When it was read.
+    pub at: Epoch,
+    /// What was asked for.
+    pub window: Window,
+    /// What became of the records.
+    pub collected: Collected,
+    /// Lines that were not understood.
+    pub rejected: usize,
+    /// Some of them.
+    pub reject_samples: Vec<String>,
+    /// Whether it could be trusted as the whole of the window.
+    pub complete: bool,
+}
+
+/// Columns of a record, in the order [`read_record`] expects after the leading ones of a query.
+const RECORD: &str = "dbindex, job_id, account, user, state, submit, eligible, started, ended, suspended_s, elapsed_s, \
+     part, qos, assoc_id, alloc";
+
+impl Store {
+    /// Stores a collection: records, suspensions, watermark and its line in the log.
+    ///
+    /// # Errors
+    /// [`StoreError::ForeignRecord`] when a record belongs to another cluster.
+    pub fn put_collection(&mut self, collection: &Collection<'_>) -> Result<Collected, StoreError> {
+        self.transaction("storing a collection", |tx| {
+            let foreign = |found: &ClusterName| StoreError::ForeignRecord {
+                expected: collection.cluster.clone(),
+                found: found.clone(),
+            };
+            let keys = collection.records.iter().map(|record| &record.key);
+            let all = keys.chain(collection.suspended.iter().map(|before| &before.key));
+            if let Some(key) = all.into_iter().find(|key| key.cluster != *collection.cluster) {
+                return Err(foreign(&key.cluster).into());
+            }
+            let cluster = put_cluster(tx, collection.cluster)?;
+            let mut ledger = Ledger::new(tx, cluster, collection.cluster)?;
+            for record in collection.records {
+                ledger.put(record)?;
+            }
+            let collected = ledger.finish()?;
+            put_suspended(tx, cluster, collection.suspended)?;
+            if let Some(watermark) = collection.watermark {
+                tx.prepare_cached("UPDATE clusters SET watermark = ?2 WHERE id = ?1")?
+                    .execute(params![cluster, watermark])?;
+            }
+            log_collection(tx, cluster, collection, collected)?;
+            Ok(collected)
+        })
+    }
+
+    /// Up to where the ledger of a cluster is complete.
+    pub fn watermark(&self, cluster: &ClusterName) -> Result<Option<Epoch>, StoreError> {
+        self.reading("reading the watermark", |conn| {
+            conn.prepare_cached("SELECT watermark FROM clusters WHERE name = ?1")?
+                .query_row([cluster.as_str()], |row| row.get(0))
+                .optional()
+                .map(Option::flatten)
+        })
+    }
+
+    /// Shows every job that started before the window's end and had not ended at its beginning, in no order. Runaway
+    /// jobs are left out. After an error the jobs shown so far are not all there are.
+    pub fn visit_jobs(
+        &self,
+        cluster: &ClusterName,
+        window: Window,
+        f: &mut dyn FnMut(JobRecord),
+    ) -> Result<(), StoreError> {
+        // One statement, so that a job that ends meanwhile is seen once.
+        let by_end = format!(
+            "SELECT {RECORD} FROM jobs WHERE cluster = ?1 AND ended > ?2 AND started < ?3 AND runaway = 0 \
+             UNION ALL \
+             SELECT {RECORD} FROM jobs WHERE cluster = ?1 AND ended IS NULL AND started < ?3 AND runaway = 0"
+        );
+        let all = format!(
+            "SELECT {RECORD} FROM jobs NOT INDEXED \
+             WHERE cluster = ?1 AND (ended > ?2 OR ended IS NULL) AND started < ?3 AND runaway = 0"
+        );
+        self.reading("reading jobs", |conn| {
+            let Some(id) = cluster_id(conn, cluster)? else { return Ok(()) };
+            let first_end: Option<Epoch> = conn
+                .prepare_cached("SELECT min(ended) FROM jobs WHERE cluster = ?1")?
+                .query_row([id], |row| row.get(0))?;
+            // Where every job qualifies, the index would only lead from page to page in another order.
+            let qualify_all = first_end.is_none_or(|first| window.from < first);
+            let mut statement = conn.prepare_cached(if qualify_all { &all } else { &by_end })?;
+            let mut rows = statement.query(params![id, window.from, window.until])?;
+            while let Some(row) = rows.next()? {
+                f(read_record(row, 0, cluster)?);
+            }
+            Ok(())
+        })
+    }
+
+    /// Shows at most `limit` jobs that are new or changed since `after_seq`, in order of their change; a job that
+    /// changed several times is shown once, as it is now. Runaway jobs are left out (and shown when they no longer
+    /// are).
+    pub fn visit_changed(
+        &self,
+        cluster: &ClusterName,
+        after_seq: u64,
+        limit: usize,
+        f: &mut dyn FnMut(u64, JobRecord),
+    ) -> Result<(), StoreError> {
+        let sql = format!(
+            "SELECT seq, {RECORD} FROM jobs NOT INDEXED WHERE seq > ?2 AND cluster = ?1 AND runaway = 0 \
+             ORDER BY seq LIMIT ?3"
+        );
+        self.reading("reading changed jobs", |conn| {
+            let Some(id) = cluster_id(conn, cluster)? else { return Ok(()) };
+            let mut statement = conn.prepare_cached(&sql)?;
+            let mut rows = statement.query(params![id, bits(after_seq), count(limit)])?;
+            while let Some(row) = rows.next()? {
+                f(unsigned(row, 0)?, read_record(row, 1, cluster)?);
+            }
+            Ok(())
+        })
+    }
+
+    /// Jobs that Slurm has not said to have ended: waiting, running and runaway ones.
+    pub fn open_jobs(&self, cluster: &ClusterName) -> Result<Vec<JobRecord>, StoreError> {
+        self.records(cluster, "ended IS NULL")
+    }
+
+    /// Says of a job whether it is a runaway (no end, and no longer known to slurmctld). A change counts as a change
+    /// of the job. `false` when the ledger has no such job. A job that is stored with an end is no runaway any more.
+    pub fn mark_runaway(&mut self, key: &JobKey, runaway: bool) -> Result<bool, StoreError> {
+        self.transaction("marking a runaway job", |tx| {
+            let Some(cluster) = cluster_id(tx, &key.cluster)? else { return Ok(false) };
+            let known = tx
+                .prepare_cached("SELECT seq, runaway FROM jobs WHERE cluster = ?1 AND dbindex = ?2")?
+                .query_row(params![cluster, bits(key.dbindex)], |row| {
+                    Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?))
+                })
+                .optional()?;
+            let Some((seq, marked)) = known else { return Ok(false) };
+            if marked != runaway {
+                let next = cursors::counter(tx, "seq")? + 1;
+                tx.prepare_cached("UPDATE jobs SET seq = ?2, runaway = ?3 WHERE seq = ?1")?
+                    .execute(params![seq, next, runaway])?;
+                cursors::put_counter(tx, "seq", next)?;
+            }
+            Ok(true)
+        })
+    }
+
+    /// Jobs marked as runaways.
+    pub fn runaways(&self, cluster: &ClusterName) -> Result<Vec<JobRecord>, StoreError> {
+        self.records(cluster, "runaway = 1")
+    }
+
+    /// A job that ran and ended inside the window (after its first second), the latest: it must show again when the
+    /// window is read again. `None` where the ledger has none.
+    pub fn sentinel(&self, cluster: &ClusterName, window: Window) -> Result<Option<JobKey>, StoreError> {
+        self.reading("looking for a sentinel", |conn| {
+            let Some(id) = cluster_id(conn, cluster)? else { return Ok(None) };
+            conn.prepare_cached(
+                "SELECT dbindex FROM jobs WHERE cluster = ?1 AND ended > ?2 AND ended < ?3 AND started < ended \
+                 ORDER BY ended DESC LIMIT 1",
+            )?
+            .query_row(params![id, window.from, window.until], |row| {
+                Ok(JobKey { cluster: cluster.clone(), dbindex: unsigned(row, 0)? })
+            })
+            .optional()
+        })
+    }
+
+    /// Suspensions before edges that lie in the window or are its end, by edge and job.
+    pub fn suspended_before(
+        &self,
+        cluster: &ClusterName,
+        window: Window,
+    ) -> Result<Vec<SuspendedBefore>, StoreError> {
+        self.reading("reading suspensions", |conn| {
+            let Some(id) = cluster_id(conn, cluster)? else { return Ok(Vec::new()) };
+            let mut statement = conn.prepare_cached(
+                "SELECT dbindex, edge, seconds FROM suspended WHERE cluster = ?1 AND edge >= ?2 AND edge <= ?3 \
+                 ORDER BY edge, dbindex",
+            )?;
+            let rows = statement.query_map(params![id, window.from, window.until], |row| {
+                Ok(SuspendedBefore {
+                    key: JobKey { cluster: cluster.clone(), dbindex: unsigned(row, 0)? },
+                    edge: row.get(1)?,
+                    seconds: unsigned(row, 2)?,
+                })
+            })?;
+            rows.collect()
+        })
+    }
+
+    /// The latest collections of all clusters, newest first.
+    pub fn last_collections(&self, limit: usize) -> Result<Vec<LoggedCollection>, StoreError> {
+        self.reading("reading the log of collections", |conn| {
+            let mut statement = conn.prepare_cached(
+                "SELECT name, at, window_from, window_until, new, changed, unchanged, rekeyed, rejected, \
+                 reject_samples, complete FROM collections JOIN clusters ON clusters.id = cluster \
+                 ORDER BY collections.id DESC LIMIT ?1",
+            )?;
+            let rows = statement.query_map([count(limit)], |row| {
+                Ok(LoggedCollection {
+                    cluster: parsed(row, 0, ClusterName::parse)?,
+                    at: row.get(1)?,
+                    window: Window::new(row.get(2)?, row.get(3)?),
+                    collected: Collected {
+                        new: counted(row, 4)?,
+                        changed: counted(row, 5)?,
+                        unchanged: counted(row, 6)?,
+                        rekeyed: counted(row, 7)?,
+                    },
+                    rejected: counted(row, 8)?,
+                    reject_samples: from_json(row, 9)?,
+                    complete: row.get(10)?,
+                })
+            })?;
+            rows.collect()
+        })
+    }
+
+    fn records(&self, cluster: &ClusterName, which: &str) -> Result<Vec<JobRecord>, StoreError> {
+        let sql = format!("SELECT {RECORD} FROM jobs WHERE cluster = ?1 AND {which} ORDER BY seq");
+        self.reading("reading jobs", |conn| {
+            let Some(id) = cluster_id(conn, cluster)? else { return Ok(Vec::new()) };
+            let mut statement = conn.prepare_cached(&sql)?;
+            let rows = statement.query_map([id], |row| read_record(row, 0, cluster))?;
+            rows.collect()
+        })
+    }
+}
+
+/// Number of a cluster in this store.
+pub(super) fn cluster_id(conn: &Connection, cluster: &ClusterName) -> rusqlite::Result<Option<i64>> {
+    conn.prepare_cached("SELECT id FROM clusters WHERE name = ?1")?
+        .query_row([cluster.as_str()], |row| row.get(0))
+        .optional()
+}
+
+fn put_cluster(tx: &Transaction<'_>, cluster: &ClusterName) -> rusqlite::Result<i64> {
+    if let Some(id) = cluster_id(tx, cluster)? {
+        return Ok(id);
+    }
+    tx.execute("INSERT INTO clusters (name) VALUES (?1)", [cluster.as_str()])?;
+    Ok(tx.last_insert_rowid())
+}
+
+fn read_record(row: &Row<'_>, first: usize, cluster: &ClusterName) -> rusqlite::Result<JobRecord> {
+    let text = |column: usize| row.get::<_, String>(first + column);
+    Ok(JobRecord {
+        key: JobKey { cluster: cluster.clone(), dbindex: unsigned(row, first)? },
+        job_id: unsigned(row, first + 1)?,
+        account: text(2)?,
+        user: text(3)?,
+        state: text(4)?,
+        submit: row.get(first + 5)?,
+        eligible: row.get(first + 6)?,
+        start: row.get(first + 7)?,
+        end: row.get(first + 8)?,
+        suspended_s: unsigned(row, first + 9)?,
+        elapsed_s: unsigned(row, first + 10)?,
+        partition: text(11)?,
+        qos: text(12)?,
+        assoc_id: row.get::<_, Option<i64>>(first + 13)?.map(i64::cast_unsigned),
+        alloc: counts(row, first + 14)?,
+    })
+}
+
+/// The statements of one collection, prepared once.
+struct Ledger<'tx> {
+    tx: &'tx Transaction<'tx>,
+    cluster: i64,
+    name: &'tx ClusterName,
+    seq: i64,
+    alloc: String,
+    collected: Collected,
+    insert: CachedStatement<'tx>,
+    find: CachedStatement<'tx>,
+    replace: CachedStatement<'tx>,
+    rivals: CachedStatement<'tx>,
+}
+
+impl<'tx> Ledger<'tx> {
+    fn new(tx: &'tx Transaction<'tx>, cluster: i64, name: &'tx ClusterName) -> rusqlite::Result<Self> {
+        let columns = "dbindex = ?3, job_id = ?4, account = ?5, user = ?6, state = ?7, submit = ?8, eligible = ?9, \
+             started = ?10, ended = ?11, suspended_s = ?12, elapsed_s = ?13, part = ?14, qos = ?15, assoc_id = ?16, \
+             alloc = ?17";
+        Ok(Ledger {
+            tx,
+            cluster,
+            name,
+            seq: cursors::counter(tx, "seq")?,
+            alloc: String::new(),
+            collected: Collected::default(),
+            insert: tx.prepare_cached(&format!(
+                "INSERT INTO jobs (seq, cluster, {RECORD}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, \
+                 ?12, ?13, ?14, ?15, ?16, ?17) ON CONFLICT DO NOTHING"
+            ))?,
+            find: tx
+                .prepare_cached(&format!("SELECT {RECORD} FROM jobs WHERE cluster = ?1 AND dbindex = ?2"))?,
+            replace: tx.prepare_cached(&format!(
+                "UPDATE jobs SET seq = ?1, {columns}, runaway = runaway AND ?11 IS NULL \
+                 WHERE cluster = ?2 AND dbindex = ?3"
+            ))?,
+            rivals: tx.prepare_cached(
+                "DELETE FROM jobs WHERE cluster = ?1 AND job_id = ?2 AND submit = ?3 AND dbindex <> ?4 \
+                 RETURNING dbindex",
+            )?,
+        })
+    }
+
+    fn put(&mut self, record: &JobRecord) -> rusqlite::Result<()> {
+        write_counts(&record.alloc, &mut self.alloc);
+        if self.insert(record)? {
+            self.collected.new += 1;
+            return Ok(());
+        }
+        let stored = self
+            .find
+            .query_row(params![self.cluster, bits(record.key.dbindex)], |row| read_record(row, 0, self.name))
+            .optional()?;
+        if stored.as_ref() == Some(record) {
+            self.collected.unchanged += 1;
+            return Ok(());
+        }
+        self.remove_rivals(record)?;
+        if stored.is_some() {
+            bind_and_execute(&mut self.replace, self.seq + 1, self.cluster, record, &self.alloc)?;
+            self.seq += 1;
+            self.collected.changed += 1;
+        } else {
+            self.insert(record)?;
+            self.collected.new += 1;
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, record: &JobRecord) -> rusqlite::Result<bool> {
+        let rows = bind_and_execute(&mut self.insert, self.seq + 1, self.cluster, record, &self.alloc)?;
+        self.seq += i64::from(rows == 1);
+        Ok(rows == 1)
+    }
+
+    /// Removes rows of the same job and submit time under another DBIndex, with what hangs on them.
+    fn remove_rivals(&mut self, record: &JobRecord) -> rusqlite::Result<()> {
+        let dbindex = bits(record.key.dbindex);
+        let gone = self
+            .rivals
+            .query_map(params![self.cluster, bits(record.job_id), record.submit, dbindex], |row| row.get(0))?
+            .collect::<rusqlite::Result<Vec<i64>>>()?;
+        for rival in &gone {
+            self.tx
+                .prepare_cached("DELETE FROM suspended WHERE cluster = ?1 AND dbindex = ?2")?
+                .execute([self.cluster, *rival])?;
+        }
+        self.collected.rekeyed += gone.len();
+        Ok(())
+    }
+
+    fn finish(self) -> rusqlite::Result<Collected> {
+        cursors::put_counter(self.tx, "seq", self.seq)?;
+        Ok(self.collected)
+    }
+}
+
+fn bind_and_execute(
+    statement: &mut CachedStatement<'_>,
+    seq: i64,
+    cluster: i64,
+    record: &JobRecord,
+    alloc: &str,
+) -> rusqlite::Result<usize> {
+    statement.execute(params![
+        seq,
+        cluster,
+        bits(record.key.dbindex),
+        bits(record.job_id),
+        record.account,
+        record.user,
+        record.state,
+        record.submit,
+        record.eligible,
+        record.start,
+        record.end,
+        bits(record.suspended_s),
+        bits(record.elapsed_s),
+        record.partition,
+        record.qos,
+        record.assoc_id.map(bits),
+        alloc,
+    ])
+}
+
+fn put_suspended(tx: &Transaction<'_>, cluster: i64, all: &[SuspendedBefore]) -> rusqlite::Result<()> {
+    let mut put = tx.prepare_cached(
+        "INSERT INTO suspended (cluster, edge, dbindex, seconds) VALUES (?1, ?2, ?3, ?4) \
+         ON CONFLICT DO UPDATE SET seconds = excluded.seconds WHERE seconds <> excluded.seconds",
+    )?;
+    for before in all {
+        put.execute(params![cluster, before.edge, bits(before.key.dbindex), bits(before.seconds)])?;
+    }
+    Ok(())
+}
+
+fn log_collection(
+    tx: &Transaction<'_>,
+    cluster: i64,
+    collection: &Collection<'_>,
+    collected: Collected,
+) -> Result<(), Fault> {
+    tx.prepare_cached(
+        "INSERT INTO collections (cluster, at, window_from, window_until, new, changed, unchanged, rekeyed, rejected, \
+         reject_samples, complete) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?
+    .execute(params![
+        cluster,
+        collection.now,
+        collection.window.from,
+        collection.window.until,
+        count(collected.new),
+        count(collected.changed),
+        count(collected.unchanged),
+        count(collected.rekeyed),
+        count(collection.rejected),
+        json(&collection.reject_samples)?,
+        collection.complete,
+    ])?;
+    Ok(())
+}

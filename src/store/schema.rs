@@ -1,0 +1,208 @@
+//! The tables, as steps that only go forward. `user_version` counts the steps a file has seen.
+//!
+//! A released step never changes: a new table or column is a new step at the end. Times are seconds since 1970;
+//! unsigned 64-bit numbers are stored as the bit pattern of a signed one; bodies are JSON of core types.
+
+use rusqlite::Transaction;
+
+/// Marks a file as a store of this program: "SSA1".
+pub(super) const APPLICATION_ID: i64 = 0x5353_4131;
+
+/// Every step. The n-th (from 1) brings a file from `user_version` n - 1 to n.
+const STEPS: [&str; 1] = [FIRST];
+
+/// The newest schema this program knows.
+pub(super) const NEWEST: i64 = STEPS.len() as i64;
+
+/// `seq` of a job is the row's own key: a changed job moves to the end, so that whoever follows changes reads one
+/// range, and a first load only ever appends. Nothing else is indexed than what is looked up.
+const FIRST: &str = "
+CREATE TABLE counters (
+    name TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE clusters (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    watermark INTEGER
+) STRICT;
+
+CREATE TABLE jobs (
+    seq INTEGER PRIMARY KEY,
+    cluster INTEGER NOT NULL REFERENCES clusters (id),
+    dbindex INTEGER NOT NULL,
+    job_id INTEGER NOT NULL,
+    submit INTEGER NOT NULL,
+    eligible INTEGER,
+    started INTEGER,
+    ended INTEGER,
+    suspended_s INTEGER NOT NULL,
+    elapsed_s INTEGER NOT NULL,
+    account TEXT NOT NULL,
+    user TEXT NOT NULL,
+    state TEXT NOT NULL,
+    part TEXT NOT NULL,
+    qos TEXT NOT NULL,
+    assoc_id INTEGER,
+    alloc TEXT NOT NULL,
+    runaway INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE UNIQUE INDEX jobs_key ON jobs (cluster, dbindex);
+CREATE UNIQUE INDEX jobs_incarnation ON jobs (cluster, job_id, submit);
+CREATE INDEX jobs_ended ON jobs (cluster, ended);
+CREATE INDEX jobs_runaway ON jobs (cluster) WHERE runaway = 1;
+
+CREATE TABLE suspended (
+    cluster INTEGER NOT NULL REFERENCES clusters (id),
+    edge INTEGER NOT NULL,
+    dbindex INTEGER NOT NULL,
+    seconds INTEGER NOT NULL,
+    PRIMARY KEY (cluster, edge, dbindex)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX suspended_job ON suspended (cluster, dbindex);
+
+CREATE TABLE collections (
+    id INTEGER PRIMARY KEY,
+    cluster INTEGER NOT NULL REFERENCES clusters (id),
+    at INTEGER NOT NULL,
+    window_from INTEGER NOT NULL,
+    window_until INTEGER NOT NULL,
+    new INTEGER NOT NULL,
+    changed INTEGER NOT NULL,
+    unchanged INTEGER NOT NULL,
+    rekeyed INTEGER NOT NULL,
+    rejected INTEGER NOT NULL,
+    reject_samples TEXT NOT NULL,
+    complete INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE cursors (
+    name TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE marks (
+    name TEXT PRIMARY KEY,
+    at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE snapshots (
+    source TEXT PRIMARY KEY,
+    since INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    body TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE decisions (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    cycle INTEGER NOT NULL,
+    account TEXT NOT NULL,
+    body TEXT NOT NULL
+) STRICT;
+CREATE INDEX decisions_account ON decisions (account);
+
+CREATE TABLE commands (
+    id INTEGER PRIMARY KEY,
+    uuid TEXT NOT NULL UNIQUE,
+    source TEXT NOT NULL,
+    account TEXT,
+    type TEXT NOT NULL,
+    issued INTEGER NOT NULL,
+    received INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    settled INTEGER,
+    body TEXT NOT NULL,
+    verdict TEXT
+) STRICT;
+CREATE INDEX commands_pending ON commands (issued) WHERE state = 'pending';
+CREATE INDEX commands_standing ON commands (source, account, type, issued) WHERE state = 'done';
+
+CREATE TABLE forgotten_commands (
+    uuid TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE intents (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    argv TEXT NOT NULL,
+    before TEXT,
+    outcome TEXT,
+    looked INTEGER,
+    settled INTEGER
+) STRICT;
+CREATE INDEX intents_open ON intents (id) WHERE settled IS NULL;
+
+CREATE TABLE intent_accounts (
+    account TEXT NOT NULL,
+    intent INTEGER NOT NULL REFERENCES intents (id) ON DELETE CASCADE,
+    PRIMARY KEY (account, intent)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX intent_accounts_intent ON intent_accounts (intent);
+
+CREATE TABLE resets (
+    account TEXT NOT NULL,
+    source TEXT NOT NULL,
+    policy TEXT NOT NULL,
+    period TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    how TEXT NOT NULL,
+    PRIMARY KEY (account, source, policy, period)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE owned_limits (
+    account TEXT NOT NULL,
+    limit_type TEXT NOT NULL,
+    tres TEXT NOT NULL,
+    PRIMARY KEY (account, limit_type, tres)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE owned_submit (
+    account TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('waiting', 'leased', 'dead')),
+    enqueued INTEGER NOT NULL,
+    not_before INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    lease INTEGER NOT NULL DEFAULT 0,
+    lease_until INTEGER,
+    tried INTEGER,
+    error TEXT NOT NULL DEFAULT '',
+    body TEXT NOT NULL,
+    UNIQUE (key, state)
+) STRICT;
+CREATE INDEX outbox_queue ON outbox (kind, state);
+
+CREATE TABLE delivered (
+    key TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    certain INTEGER NOT NULL,
+    body TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE held_plan (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    hash TEXT NOT NULL,
+    summary TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    at INTEGER NOT NULL
+) STRICT;
+";
+
+/// Takes a file from `found` to [`NEWEST`], inside the caller's transaction.
+pub(super) fn upgrade(tx: &Transaction<'_>, found: i64) -> rusqlite::Result<()> {
+    let seen = usize::try_from(found).unwrap_or(0);
+    for step in STEPS.iter().skip(seen) {
+        tx.execute_batch(step)?;
+    }
+    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+    tx.pragma_update(None, "user_version", NEWEST)
+}

@@ -71,7 +71,11 @@ async fn the_ledgers_totals_equal_sreport_to_the_second() {
             edge - 100,
             edge + 400
         )),
-        line(format!("account=led_a user=bob cpus=1 start={} end={} state=NEVER_STARTED", edge - 10, edge - 5)),
+        line(format!(
+            "account=led_a user=bob cpus=1 start={} end={} state=NEVER_STARTED",
+            edge - 10,
+            edge - 5
+        )),
         line(format!(
             "account=led_top user=bob cpus=4 start={} end={} suspended={}-{}",
             edge - 2000,

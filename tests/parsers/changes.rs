@@ -275,11 +275,11 @@ async fn the_questions_are_those_that_hold_on_every_release() {
           alloctres"]
     );
     let (slurm, asked) = answering(0, ASSOC, "");
-    assert_eq!(slurm.observe().await.unwrap().accounts.len(), 10);
+    assert_eq!(slurm.observe().await.unwrap().accounts.len(), 11);
     assert_eq!(
         *asked.lock().unwrap(),
         [
-            "sacctmgr -nP show assoc where cluster=lab format=cluster,account,parentname,user,partition,fairshare,grptresmins,\
+            "sacctmgr -nP show assoc wopl withrawqoslevel where cluster=lab format=cluster,account,parentname,user,partition,fairshare,grptresmins,\
           maxtresmins,grptres,grpsubmitjobs,qos,defaultqos"
         ]
     );

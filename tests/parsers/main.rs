@@ -72,6 +72,7 @@ fn associations_of_a_real_answer_are_read_with_their_tree() {
         ("edge_a", "root", 3),
         ("edge_a_very_long_account_name_indeed_1234567890", "root", 0),
         ("edge_b", "root", 0),
+        ("edge_deep", "edge_sub", 1),
         ("edge_sub", "edge_a", 1),
         ("root", "", 1),
     ];
@@ -91,8 +92,10 @@ fn limits_are_numbers_with_memory_in_mb_and_unset_ones_are_absent() {
             (LimitType::GrpTRES, tres(&[("mem", 60_000), ("node", 1)])),
         ]),
         grp_submit_jobs: Some(0),
-        qos: qos_names(&["blocked", "normal", "slowdown"]),
+        qos: qos_names(&["normal", "slowdown"]),
+        qos_is_own: true,
         default_qos: Some(QosName::parse("slowdown").unwrap()),
+        default_qos_is_own: true,
     };
     assert_eq!(edge_a.row, expected);
     let bob: Vec<_> = edge_a.users.iter().filter(|user| user.user.as_str() == "bob").collect();
@@ -102,6 +105,38 @@ fn limits_are_numbers_with_memory_in_mb_and_unset_ones_are_absent() {
     assert_eq!(observed.accounts[&account("edge_b")].row.share, Share::Parent);
     let leaf = &observed.accounts[&account("acc_leaf")].row;
     assert_eq!((leaf.limits.len(), leaf.grp_submit_jobs, &leaf.default_qos), (0, None, &None));
+}
+
+/// QOS list and default QOS by account, user and partition.
+type InForce = BTreeMap<(String, String, String), (BTreeSet<QosName>, Option<QosName>)>;
+
+fn qos_as_slurmdbd_works_them_out() -> InForce {
+    let text = String::from_utf8_lossy(fixture!("sacctmgr-assoc-in-force.out"));
+    let rows = text.lines().map(|row| row.split('|').collect::<Vec<_>>()).filter(|fields| fields.len() == 12);
+    rows.map(|fields| {
+        let key = (fields[1].to_owned(), fields[3].to_owned(), fields[4].to_owned());
+        (key, (qos_names(&fields[10].split(',').collect::<Vec<_>>()), QosName::parse(fields[11]).ok()))
+    })
+    .collect()
+}
+
+#[test]
+fn what_is_inherited_is_what_slurmdbd_works_out_itself() {
+    let theirs = qos_as_slurmdbd_works_them_out();
+    let mut compared = BTreeSet::new();
+    for found in assoc::parse(ASSOC, &lab()).accounts.values() {
+        let own = (String::new(), String::new(), &found.row);
+        let users = found
+            .users
+            .iter()
+            .map(|below| (below.user.to_string(), below.partition.clone().unwrap_or_default(), &below.row));
+        for (user, partition, row) in users.chain([own]) {
+            let key = (found.account.to_string(), user, partition);
+            assert_eq!((row.qos.clone(), row.default_qos.clone()), theirs[&key], "{key:?}");
+            compared.insert((row.qos_is_own, row.default_qos_is_own));
+        }
+    }
+    assert_eq!(compared.len(), 4, "the answer has every mixture of own and inherited values");
 }
 
 #[test]
@@ -119,7 +154,7 @@ fn an_association_that_is_not_understood_is_rejected_with_the_users_below_it() {
     check("lab|bio|root|||1||cpu|||normal|");
     check("lab|bio|root|||1|||mem=1.46G||normal|");
     check("lab|bio|root|||1||||none|normal|");
-    check("lab|bio|root|||1|||||+normal|");
+    check("lab|bio|root|||1|||||+normal,slowdown|");
     check("lab|bio|root|||1|||||normal|a b");
     check("lab|bio|ro ot|||1|||||normal|");
     check("lab|bio|root|||1|||||normal");

@@ -171,7 +171,12 @@ impl Lab {
             .stderr(std::process::Stdio::piped())
             .spawn()
             .expect("the lab script");
-        child.stdin.take().expect("its input").write_all(format!("{}\n", lines.join("\n")).as_bytes()).expect("written");
+        child
+            .stdin
+            .take()
+            .expect("its input")
+            .write_all(format!("{}\n", lines.join("\n")).as_bytes())
+            .expect("written");
         let output = child.wait_with_output().expect("its output");
         let text =
             format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -91,6 +91,8 @@ fn class_of_words(words: &str) -> Class {
     }
     if says(&[
         "invalid field",
+        "unknown field",
+        "no valid tres",
         "unrecognized option",
         "invalid option",
         "unknown option",

@@ -18,7 +18,8 @@ pub fn run(common: &Common, args: &EvaluateArgs) -> Result<Exit, AgentError> {
         let mut world = World::open(common).await?;
         log::start(&world.config.log);
         let mut agent = if args.dry_run { world.agent_on_a_copy()? } else { world.agent()? };
-        let ask = Ask { dry_run: args.dry_run, account: args.account.clone(), deep: args.deep };
+        let ask =
+            Ask { dry_run: args.dry_run, account: args.account.clone(), deep: args.deep, no_reports: false };
         let report = cycle(&mut agent, &ask).await;
         world.close().await;
         report

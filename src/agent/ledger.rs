@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Agent;
 use super::error::{AgentError, chain};
@@ -19,7 +19,7 @@ use crate::store::Collection;
 const EMPTY_WINDOW_MAX_S: i64 = 366 * 86_400;
 
 /// What a collection found, for people and for the decision whether its totals may be trusted.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct CollectionState {
     /// sacct calls.
     pub windows: usize,

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod cycle;
 pub mod deliver;
 pub mod error;
+pub mod explain;
 pub mod facts;
 pub mod hold;
 pub mod judge;

@@ -23,7 +23,7 @@ use crate::core::command::Mode;
 use crate::core::desired::{Desired, Wish, desired};
 use crate::core::evaluate::{Decision, Level, Lever, PartitionWeights, QosRules, Rules};
 use crate::core::name::AccountName;
-use crate::core::plan::{Change, Outcome, Owned, Plan, PlanLimits, ResetMarker, plan};
+use crate::core::plan::{Change, Outcome, Owned, Plan, PlanLimits, PlannedChange, ResetMarker, plan};
 use crate::core::time::Epoch;
 use crate::store::ResetHow;
 
@@ -237,6 +237,9 @@ async fn govern(
     let mut orders =
         orders::sort(agent, scene.facts, scene.periods, &decisions, scene.rules, now, ask.dry_run).await?;
     report.commands.append(&mut orders.settled);
+    if let Some(only) = &ask.account {
+        orders.new.retain(|order| order.account == *only);
+    }
     let resets = due_resets(agent, &decisions, &orders, now)?;
     let wishes = wishes(scene, &decisions, &orders);
     let mut wanted = desired(&decisions, &wishes, &resets, &observed, &scene.rules.qos);
@@ -252,7 +255,7 @@ async fn govern(
     report.findings.extend(plan.findings.iter().cloned());
     report.findings.extend(plan.missing.iter().map(|name| format!("account {name} does not exist")));
     report.held_because.clone_from(&plan.held_because);
-    let unmade = |planned: &crate::core::plan::PlannedChange| ChangeState {
+    let unmade = |planned: &PlannedChange| ChangeState {
         argv: agent.slurm.argv(&planned.change).to_string(),
         change: planned.change.clone(),
         because: planned.because.clone(),
@@ -280,6 +283,13 @@ async fn govern(
             tell::component_usage(agent, scene.facts, scene.periods, scene.totals, &observed, now)?;
     }
     Ok(())
+}
+
+fn accounts_of(planned: &PlannedChange) -> Vec<AccountName> {
+    match &planned.change {
+        Change::Accounts { accounts, .. } => accounts.iter().cloned().collect(),
+        Change::User { account, .. } | Change::ResetRawUsage { account, .. } => vec![account.clone()],
+    }
 }
 
 /// Resets that are due: one per account, policy and period, never for the period in which the agent first saw the

@@ -36,6 +36,8 @@ pub struct Ask {
     pub account: Option<AccountName>,
     /// Read the open periods again.
     pub deep: bool,
+    /// Leave the usage reports for their own schedule.
+    pub no_reports: bool,
 }
 
 /// What a cycle found and did.
@@ -273,8 +275,10 @@ async fn govern(
             .await?;
     report.commands.extend(settled);
     report.decisions = decisions;
-    report.enqueued +=
-        tell::component_usage(agent, scene.facts, scene.periods, scene.totals, &observed, now)?;
+    if !ask.no_reports {
+        report.enqueued +=
+            tell::component_usage(agent, scene.facts, scene.periods, scene.totals, &observed, now)?;
+    }
     Ok(())
 }
 

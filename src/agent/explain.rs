@@ -30,7 +30,7 @@ pub struct Explained {
 
 /// Runs the cycle for one account up to its plan.
 pub async fn explain(agent: &mut Agent, account: &AccountName) -> Result<Explained, AgentError> {
-    let ask = Ask { dry_run: true, account: Some(account.clone()), deep: false };
+    let ask = Ask { dry_run: true, account: Some(account.clone()), ..Ask::default() };
     let report = cycle(agent, &ask).await?;
     let facts = facts::fetch(agent, report.at).await?;
     let observed = report.weighed.as_ref().map(|weighed| &weighed.observed);

@@ -15,8 +15,13 @@ use crate::core::time::{Epoch, Window};
 use crate::core::usage::needs_suspension_split;
 use crate::store::Collection;
 
-/// How much of the past one call may ask for while there is nothing in it: long empty stretches cost a few calls.
-const EMPTY_WINDOW_MAX_S: i64 = 366 * 86_400;
+/// How much of the past one call may ask for while there is little in it: quiet stretches cost a few calls.
+const QUIET_WINDOW_MAX_S: i64 = 366 * 86_400;
+/// Fewer records than this make the next window twice as long: sacct needs half a second and 100 MB for them.
+const ROWS_FEW: usize = 20_000;
+
+/// Slurm has no older jobs (2001-09-09), and sacct 22.05 does not take the time 0.
+pub(super) const FIRST_JOB: Epoch = Epoch(1_000_000_000);
 
 /// What a collection found, for people and for the decision whether its totals may be trusted.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -46,6 +51,7 @@ pub async fn collect(
     now: Epoch,
 ) -> Result<CollectionState, AgentError> {
     let mut state = CollectionState::default();
+    let needed_from = needed_from.max(FIRST_JOB);
     let cluster = agent.config.cluster.name.clone();
     let covered = format!("ledger_from:{cluster}");
     let overlap_s = i64::try_from(agent.config.limits.overlap.as_secs()).unwrap_or(i64::MAX);
@@ -55,16 +61,16 @@ pub async fn collect(
     };
     let mut seen = BTreeSet::new();
     let mut next = from.min(now);
-    let mut length_s = i64::try_from(agent.config.limits.window.as_secs()).unwrap_or(86_400).max(1);
+    let busy_s = i64::try_from(agent.config.limits.window.as_secs()).unwrap_or(86_400).max(1);
+    let mut length_s = busy_s;
     // Rows with eligible < until are shown, so the last window reaches one second past now.
     while next < now.plus(1) && state.incomplete.is_none() {
         let window = Window::new(next, now.plus(1).min(next.plus(length_s)));
         let rows = collect_window(agent, window, edges, now, &mut seen, &mut state).await?;
-        if rows == Some(0) {
-            length_s = (length_s * 2).min(EMPTY_WINDOW_MAX_S);
-        } else {
-            length_s = i64::try_from(agent.config.limits.window.as_secs()).unwrap_or(86_400).max(1);
-        }
+        length_s = match rows {
+            Some(rows) if rows < ROWS_FEW => (length_s * 2).min(QUIET_WINDOW_MAX_S),
+            _ => busy_s,
+        };
         next = window.until;
     }
     if state.incomplete.is_none() {

@@ -124,7 +124,7 @@ impl Agent {
         // The ledger never loses what a policy in use may still ask for; a total needs everything.
         let covered = format!("ledger_from:{}", self.config.cluster.name);
         let oldest_needed = match self.store.last_success(&covered)? {
-            Some(Epoch(0)) => Epoch(0),
+            Some(from) if from <= ledger::FIRST_JOB => Epoch(0),
             _ => now,
         };
         let keep = Retention {

@@ -12,6 +12,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
+use crate::core::time::Epoch;
+
 /// What a wake-up asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
@@ -158,6 +160,17 @@ fn arm(
     })
 }
 
+/// Whether a pattern (five fields, in the zone) was due between `last` and `now`. One that has no meaning never was; the
+/// configuration refuses those.
+pub fn missed(pattern: &str, zone: &str, last: Epoch, now: Epoch) -> bool {
+    let next = || {
+        let zone = chrono_tz::Tz::from_str(zone).ok()?;
+        let last = chrono::DateTime::from_timestamp(last.0, 0)?.with_timezone(&zone);
+        croner::Cron::from_str(pattern).ok()?.find_next_occurrence(&last, false).ok()
+    };
+    next().is_some_and(|next| next.timestamp() <= now.0)
+}
+
 /// The cron pattern, with seconds, that fires every `interval` from the full minute, hour or day on. Where the interval does
 /// not divide the next larger unit it fires at the end of that unit too: never later than asked.
 fn poll_pattern(interval: Duration) -> String {
@@ -183,6 +196,17 @@ mod tests {
         bell.ring(Due::Poll);
         assert_eq!(bell.wait().await, vec![Due::Poll, Due::Audit]);
         assert!(tokio::time::timeout(Duration::from_millis(1), bell.wait()).await.is_err());
+    }
+
+    #[test]
+    fn what_was_due_while_nobody_ran_is_known() {
+        let at = |text: &str| Epoch(text.parse::<jiff::Timestamp>().unwrap().as_second());
+        let missed = |last, now| missed("17 3 * * *", "Europe/Berlin", at(last), at(now));
+        // 03:17 in Berlin is 01:17 UTC in summer and 02:17 UTC in winter.
+        assert!(!missed("2026-07-01T01:17:00Z", "2026-07-02T01:16:59Z"));
+        assert!(missed("2026-07-01T01:17:00Z", "2026-07-02T01:17:00Z"));
+        assert!(!missed("2026-12-01T02:17:00Z", "2026-12-02T02:16:59Z"));
+        assert!(missed("2026-12-01T02:17:00Z", "2026-12-09T00:00:00Z"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::agent::audit;
 use crate::agent::cycle::{Ask, CycleReport, cycle};
 use crate::agent::error::{AgentError, Exit, chain};
 use crate::agent::notify::Notify;
-use crate::agent::schedule::{Bell, Due, Timers};
+use crate::agent::schedule::{self, Bell, Due, Timers};
 use crate::agent::signals::{Asked, Listener};
 use crate::config::{self, Config};
 
@@ -43,6 +43,15 @@ async fn serve(common: &Common) -> Result<Exit, AgentError> {
     let pulse = Pulse::start(&notify, &agent);
     bell.ring(Due::Poll);
     bell.ring(Due::Report);
+    for (due, pattern) in crons(&agent.config) {
+        // What was due while the daemon did not run is done once, now.
+        let last = agent.store.last_success(due.as_str())?;
+        if last.is_some_and(|last| {
+            schedule::missed(&pattern, &agent.config.cluster.time_zone_name, last, agent.clock.now())
+        }) {
+            bell.ring(due);
+        }
+    }
     tracing::info!(cluster = %agent.config.cluster.name, version = env!("CARGO_PKG_VERSION"), "started");
     notify.ready();
     loop {
@@ -112,7 +121,8 @@ async fn work(
 
 /// One turn: a cycle, and the audit when it is due.
 async fn turn(agent: &mut Agent, due: &[Due]) -> Result<CycleReport, AgentError> {
-    let ask = Ask { deep: due.contains(&Due::DeepScan), ..Ask::default() };
+    let ask =
+        Ask { deep: due.contains(&Due::DeepScan), no_reports: !due.contains(&Due::Report), ..Ask::default() };
     let mut report = cycle(agent, &ask).await?;
     if due.contains(&Due::Audit) {
         match audit::audit(agent).await {
@@ -151,14 +161,18 @@ fn summary(report: &CycleReport) -> String {
     )
 }
 
-async fn timers(config: &Config, bell: &Bell) -> Result<Timers, AgentError> {
+fn crons(config: &Config) -> [(Due, String); 3] {
     let schedule = &config.schedule;
-    let cron = [
+    [
         (Due::DeepScan, schedule.deep_scan.as_str().to_owned()),
         (Due::Audit, schedule.audit.as_str().to_owned()),
         (Due::Report, schedule.report.as_str().to_owned()),
-    ];
-    Ok(Timers::start(bell, config.poll_interval(), &cron, &config.cluster.time_zone_name).await?)
+    ]
+}
+
+async fn timers(config: &Config, bell: &Bell) -> Result<Timers, AgentError> {
+    let zone = &config.cluster.time_zone_name;
+    Ok(Timers::start(bell, config.poll_interval(), &crons(config), zone).await?)
 }
 
 /// The configuration read again; what cannot be used is refused as a whole and the running one stays.

@@ -1,7 +1,5 @@
 //! `--evaluate-now`: the daemon's cycle once, and what it found and did.
 
-use humantime::format_duration;
-
 use super::world::World;
 use super::{Common, EvaluateArgs, log, render, world};
 use crate::agent::apply::ChangeState;
@@ -18,7 +16,8 @@ pub fn run(common: &Common, args: &EvaluateArgs) -> Result<Exit, AgentError> {
         let mut world = World::open(common).await?;
         log::start(&world.config.log);
         let mut agent = if args.dry_run { world.agent_on_a_copy()? } else { world.agent()? };
-        let ask = Ask { dry_run: args.dry_run, account: args.account.clone(), deep: args.deep };
+        let ask =
+            Ask { dry_run: args.dry_run, account: args.account.clone(), deep: args.deep, no_reports: false };
         let report = cycle(&mut agent, &ask).await;
         world.close().await;
         report
@@ -152,5 +151,5 @@ fn change_row(change: &ChangeState) -> Vec<String> {
 
 /// A length of time as people say it, to the second.
 pub fn span(seconds: i64) -> String {
-    format_duration(std::time::Duration::from_secs(seconds.unsigned_abs())).to_string()
+    humantime::format_duration(std::time::Duration::from_secs(seconds.unsigned_abs())).to_string()
 }

@@ -11,6 +11,12 @@ pub fn text(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
+/// Passes on what an emulated program printed.
+pub fn bytes(stdout: &[u8], stderr: &[u8]) {
+    let _ = std::io::stdout().lock().write_all(stdout);
+    let _ = std::io::stderr().lock().write_all(stderr);
+}
+
 /// Prints a value as indented JSON.
 pub fn json<T: Serialize>(value: &T) {
     match serde_json::to_string_pretty(value) {

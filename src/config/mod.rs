@@ -204,24 +204,27 @@ impl Config {
     }
 }
 
-/// The shipped configuration of `--emulator`: everything durable in `state_dir`; the server's two APIs at their usual
-/// places on `central_url` (`/api/` and `/api/v1/`); token and key in the files [`EMULATOR_TOKEN_FILE`] and
+/// The shipped configuration of `--emulator`: everything durable in `state_dir`; every url at the host and port of
+/// `central_url` with the path it has in the file; token and key in the files [`EMULATOR_TOKEN_FILE`] and
 /// [`EMULATOR_AMIE_KEY_FILE`] of `state_dir`.
 pub fn emulator_defaults(state_dir: &Path, central_url: &str) -> Result<Config, ConfigErrors> {
     let mut config = parse(EMULATOR, "config/emulator.toml")?;
-    let at = |path| {
-        Url::parse(central_url).and_then(|url| url.join(path)).map_err(|error| ConfigErrors {
-            origin: "emulated server".to_owned(),
-            problems: vec![Problem::of_file(format!("{central_url}: {error}"), "http://127.0.0.1:PORT/")],
-        })
+    let server = Url::parse(central_url).map_err(|error| ConfigErrors {
+        origin: "emulated server".to_owned(),
+        problems: vec![Problem::of_file(format!("{central_url}: {error}"), "http://127.0.0.1:PORT/")],
+    })?;
+    let move_to_server = |url: &mut Url| {
+        let mut moved = server.clone();
+        moved.set_path(url.path());
+        *url = moved;
     };
     config.store.path = state_dir.join("state.db");
     for source in &mut config.sources {
-        source.url = at("/api/")?;
+        move_to_server(&mut source.url);
         source.token = SecretSource::File(state_dir.join(EMULATOR_TOKEN_FILE));
     }
     if let Some(amie) = &mut config.amie {
-        amie.url = at("/api/v1/")?;
+        move_to_server(&mut amie.url);
         amie.key = SecretSource::File(state_dir.join(EMULATOR_AMIE_KEY_FILE));
     }
     Ok(config)

@@ -113,7 +113,7 @@ impl Slurm {
                 format!("root account of cluster {}", self.cluster),
             ));
         }
-        warn_of_rejects(&operation, observed.rejected, &samples);
+        trace_rejects(&operation, observed.rejected, &samples);
         Ok(observed)
     }
 
@@ -151,7 +151,7 @@ impl Slurm {
         if !usage.keys().any(AccountName::is_root) {
             return Err(SlurmError::incomplete(operation, &argv, "root account"));
         }
-        warn_of_rejects(operation, rejects.count, &rejects.samples);
+        trace_rejects(operation, rejects.count, &rejects.samples);
         Ok(usage)
     }
 
@@ -166,7 +166,7 @@ impl Slurm {
         if qos.is_empty() {
             return Err(SlurmError::incomplete(operation, &argv, "QOS"));
         }
-        warn_of_rejects(operation, rejects.count, &rejects.samples);
+        trace_rejects(operation, rejects.count, &rejects.samples);
         Ok(qos)
     }
 
@@ -294,7 +294,7 @@ impl Slurm {
         }
         let argv = sreport::argv(&self.cluster, window, tres);
         let (rows, rejects) = sreport::read(&self.ask(&operation, &argv).await?, &self.cluster);
-        warn_of_rejects(&operation, rejects.count, &rejects.samples);
+        trace_rejects(&operation, rejects.count, &rejects.samples);
         Ok(rows)
     }
 
@@ -348,9 +348,10 @@ fn accepted(operation: &str, argv: &Argv, answer: Answer) -> Result<Vec<u8>, Slu
     Ok(answer.stdout)
 }
 
-fn warn_of_rejects(operation: &str, rejected: usize, samples: &[String]) {
+/// Odd names stay for years: what is left out is for who looks closely; the count is in the result, or the row is absent.
+fn trace_rejects(operation: &str, rejected: usize, samples: &[String]) {
     if rejected > 0 {
-        tracing::warn!(
+        tracing::debug!(
             operation,
             rejected,
             ?samples,

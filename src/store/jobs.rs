@@ -123,14 +123,23 @@ impl Store {
         f: &mut dyn FnMut(JobRecord),
     ) -> Result<(), StoreError> {
         // One statement, so that a job that ends meanwhile is seen once.
-        let sql = format!(
+        let by_end = format!(
             "SELECT {RECORD} FROM jobs WHERE cluster = ?1 AND ended > ?2 AND started < ?3 AND runaway = 0 \
              UNION ALL \
              SELECT {RECORD} FROM jobs WHERE cluster = ?1 AND ended IS NULL AND started < ?3 AND runaway = 0"
         );
+        let all = format!(
+            "SELECT {RECORD} FROM jobs NOT INDEXED \
+             WHERE cluster = ?1 AND (ended > ?2 OR ended IS NULL) AND started < ?3 AND runaway = 0"
+        );
         self.reading("reading jobs", |conn| {
             let Some(id) = cluster_id(conn, cluster)? else { return Ok(()) };
-            let mut statement = conn.prepare_cached(&sql)?;
+            let first_end: Option<Epoch> = conn
+                .prepare_cached("SELECT min(ended) FROM jobs WHERE cluster = ?1")?
+                .query_row([id], |row| row.get(0))?;
+            // Where every job qualifies, the index would only lead from page to page in another order.
+            let qualify_all = first_end.is_none_or(|first| window.from < first);
+            let mut statement = conn.prepare_cached(if qualify_all { &all } else { &by_end })?;
             let mut rows = statement.query(params![id, window.from, window.until])?;
             while let Some(row) = rows.next()? {
                 f(read_record(row, 0, cluster)?);

@@ -55,7 +55,10 @@ const BUSY_MS: u64 = 5000;
 const STATEMENTS_MAX: usize = 128;
 /// Page cache in KiB: what the indexes of ten million jobs need while new ones arrive in order.
 const CACHE_KIB: i64 = 64 * 1024;
-/// The write-ahead log is cut back to this after a checkpoint, in bytes.
+/// Page of a new store: a first load is about a fifth faster than with 4096, and a small commit stays small.
+const PAGE_BYTES: i64 = 8192;
+/// The write-ahead log is brought into the file when it has grown to this, in bytes, and cut back to it afterwards:
+/// during a first load most pages of the indexes are then written once instead of many times.
 const JOURNAL_BYTES_MAX: i64 = 64 * 1024 * 1024;
 /// Findings of an integrity check that are shown.
 const FINDINGS_MAX: usize = 5;
@@ -177,6 +180,10 @@ impl Store {
     fn set_up_writing(&self) -> Result<(), StoreError> {
         let mode: String = self.reading("setting up the write-ahead log", |conn| {
             conn.pragma_update(None, "synchronous", "FULL")?;
+            conn.pragma_update(None, "page_size", PAGE_BYTES)?;
+            conn.pragma_update_and_check(None, "wal_autocheckpoint", JOURNAL_BYTES_MAX / PAGE_BYTES, |_| {
+                Ok(())
+            })?;
             conn.pragma_update_and_check(None, "journal_size_limit", JOURNAL_BYTES_MAX, |_| Ok(()))?;
             conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
         })?;

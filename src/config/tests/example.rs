@@ -159,7 +159,7 @@ fn the_emulators_configuration_is_good_and_gets_its_directory_and_server() {
     assert_eq!(config.sources[0].url.as_str(), "http://127.0.0.1:4711/api/");
     assert_eq!(config.sources[0].token, SecretSource::File("/tmp/a \"dir\"/central.token".into()));
     let amie = config.amie.as_ref().unwrap();
-    assert_eq!(amie.url.as_str(), "http://127.0.0.1:4711/api/v1/");
+    assert_eq!(amie.url.as_str(), "http://127.0.0.1:4711/amie/api/v1/");
     assert_eq!(amie.key, SecretSource::File("/tmp/a \"dir\"/amie.key".into()));
     assert_eq!(good(&config.to_toml()), config);
     assert!(emulator_defaults(Path::new("/tmp"), "not a url").unwrap_err().to_string().contains("not a url"));

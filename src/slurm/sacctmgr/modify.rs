@@ -156,9 +156,9 @@ pub(in crate::slurm) fn judge(
         }
         Change::User { user, account, set: _ } => {
             let wanted = |row: &Echoed| {
-                row.account == account.as_str()
-                    && row.user.as_deref() == Some(user.as_str())
-                    && row.cluster == cluster.as_str()
+                row.cluster.eq_ignore_ascii_case(cluster.as_str())
+                    && row.account.eq_ignore_ascii_case(account.as_str())
+                    && row.user.as_ref().is_some_and(|listed| listed.eq_ignore_ascii_case(user.as_str()))
             };
             let others: Vec<&Echoed> = echoed.iter().filter(|row| !wanted(row)).collect();
             match (echoed.is_empty(), others.is_empty()) {
@@ -189,16 +189,16 @@ fn not_the_accounts(
     echoed: &[Echoed],
 ) -> Option<String> {
     let asked: BTreeSet<&str> = asked.iter().map(AccountName::as_str).collect();
-    let here = |row: &&Echoed| row.cluster == cluster.as_str();
-    let listed: BTreeSet<&str> =
-        echoed.iter().filter(|row| here(row) && row.user.is_none()).map(|row| row.account.as_str()).collect();
-    let missing: Vec<&&str> = asked.difference(&listed).collect();
+    // slurmdbd of 26.05 can be told to keep the case of names; the agent's are in lower case.
+    let name = |row: &Echoed| row.account.to_ascii_lowercase();
+    let here = |row: &&Echoed| row.cluster.eq_ignore_ascii_case(cluster.as_str());
+    let own = |row: &&Echoed| here(row) && row.user.is_none();
+    let listed: BTreeSet<String> = echoed.iter().filter(own).map(name).collect();
+    let missing: Vec<&&str> = asked.iter().filter(|name| !listed.contains(**name)).collect();
     if !missing.is_empty() {
         return Some(format!("sacctmgr did not list {} as changed", joined(missing.into_iter())));
     }
-    let mine = |row: &&Echoed| {
-        here(row) && (spreads || (row.user.is_none() && asked.contains(row.account.as_str())))
-    };
+    let mine = |row: &&Echoed| (spreads && here(row)) || (own(row) && asked.contains(name(row).as_str()));
     let others: Vec<&Echoed> = echoed.iter().filter(|row| !mine(row)).collect();
     (!others.is_empty()).then(|| format!("sacctmgr also changed {}", joined(others.into_iter())))
 }

@@ -188,16 +188,19 @@ fn nothing_open_and_nothing_in_force_is_ever_removed() {
             users: [].into(),
         })
     };
-    for key in ["told", "dead"] {
+    for key in ["told", "dead", "restated"] {
         store.enqueue(&usage(key), Epoch(5)).unwrap();
     }
     for delivery in store.acquire(MessageKind::ComponentUsage, Epoch(5), 9).unwrap() {
-        match delivery.message == usage("told") {
-            true => store.delivered(&delivery, Epoch(6)).unwrap(),
-            false => store.failed(&delivery, "400", None).unwrap(),
+        match delivery.message == usage("dead") {
+            true => store.failed(&delivery, "400", None).unwrap(),
+            false => store.delivered(&delivery, Epoch(6)).unwrap(),
         }
     }
     store.enqueue(&usage("waiting"), Epoch(7)).unwrap();
+    let Message::ComponentUsage(mut newer) = usage("restated") else { unreachable!() };
+    newer.date = Epoch(2);
+    store.enqueue(&Message::ComponentUsage(newer), Epoch(7)).unwrap();
 
     let pruned = store.prune(Epoch(1_000_000), KEEP).unwrap();
     let expected =
@@ -216,7 +219,10 @@ fn nothing_open_and_nothing_in_force_is_ever_removed() {
     assert!(store.owned_submit().unwrap().contains(&bio));
     assert_eq!(store.decisions(None, 9).unwrap()[0].body, json!(6));
     assert_eq!(store.last_collections(9).unwrap().len(), 1);
-    assert_eq!(store.outbox_counts().unwrap().iter().map(|row| row.count).sum::<usize>(), 2);
+    assert_eq!(store.outbox_counts().unwrap().iter().map(|row| row.count).sum::<usize>(), 3);
+    let told = |key: &str| store.last_delivered(&usage(key).key()).unwrap();
+    assert_eq!(told("told"), None);
+    assert_eq!(told("restated"), Some(usage("restated")), "what waits may have to be compared with it");
     store.integrity().unwrap();
 }
 

@@ -88,6 +88,14 @@ fn what_root_makes_in_the_service_users_directory_belongs_to_that_user() {
 }
 
 #[test]
+fn a_store_can_be_handed_to_another_thread() {
+    let place = Place::new();
+    let mut store = place.open();
+    let thread = std::thread::spawn(move || put(&mut store, &[job(1, 100, Some(200))]).new);
+    assert_eq!(thread.join().unwrap(), 1);
+}
+
+#[test]
 fn a_commit_is_durable_when_the_call_returns() {
     let place = Place::new();
     let store = place.open();
@@ -164,22 +172,28 @@ fn readers_see_what_is_committed_beside_a_writer_and_cannot_write() {
 
 #[test]
 fn a_visit_in_progress_sees_one_state_while_the_writer_goes_on() {
-    let place = Place::new();
-    let mut writer = place.open();
-    let records: Vec<JobRecord> = (1..=500).map(|n| job(n, 100, None)).collect();
-    put(&mut writer, &records);
-    let reader = Store::open_reader(&place.path).unwrap();
-    let mut seen = 0;
-    reader
-        .visit_jobs(&cluster(), Window::new(Epoch(0), Epoch(5000)), &mut |_| {
-            if seen == 0 {
-                let ended: Vec<JobRecord> = (1..=500).map(|n| job(n, 100, Some(300))).collect();
-                put(&mut writer, &ended);
-            }
-            seen += 1;
-        })
-        .unwrap();
-    assert_eq!(seen, 500, "no job is missed or shown twice for having ended meanwhile");
+    // The whole ledger, and a window after the first end in it.
+    for from in [0, 250] {
+        let place = Place::new();
+        let mut writer = place.open();
+        put(&mut writer, &[job(501, 100, Some(200))]);
+        let records: Vec<JobRecord> = (1..=500).map(|n| job(n, 100, None)).collect();
+        put(&mut writer, &records);
+        let reader = Store::open_reader(&place.path).unwrap();
+        let mut seen = Vec::new();
+        reader
+            .visit_jobs(&cluster(), Window::new(Epoch(from), Epoch(5000)), &mut |shown| {
+                if seen.is_empty() {
+                    let ended: Vec<JobRecord> = (1..=500).map(|n| job(n, 100, Some(300))).collect();
+                    put(&mut writer, &ended);
+                }
+                seen.push(shown.key.dbindex);
+            })
+            .unwrap();
+        seen.sort_unstable();
+        let all = if from == 0 { 501 } else { 500 };
+        assert_eq!(seen, (1..=all).collect::<Vec<u64>>(), "none missed or shown twice");
+    }
 }
 
 #[test]
@@ -224,12 +238,12 @@ fn a_damaged_file_is_refused_with_what_to_do_next() {
     type Damage = fn(&mut Vec<u8>);
     let damages: [(&str, Damage); 5] = [
         ("no database at all", |bytes| bytes[..16].copy_from_slice(b"Dear operator,\n\n")),
-        ("a page overwritten", |bytes| bytes[3 * 4096..4 * 4096].fill(0x55)),
+        ("a page overwritten", |bytes| bytes[3 * 8192..4 * 8192].fill(0x55)),
         ("a page of zeros in the middle", |bytes| {
-            let middle = bytes.len() / 2 / 4096 * 4096;
-            bytes[middle..middle + 4096].fill(0);
+            let middle = bytes.len() / 2 / 8192 * 8192;
+            bytes[middle..middle + 8192].fill(0);
         }),
-        ("cut in half", |bytes| bytes.truncate(bytes.len() / 2 / 4096 * 4096)),
+        ("cut in half", |bytes| bytes.truncate(bytes.len() / 2 / 8192 * 8192)),
         ("cut inside a page", |bytes| bytes.truncate(bytes.len() / 3)),
     ];
     for (what, damage) in damages {

@@ -350,6 +350,11 @@ fn a_period_has_one_marker_and_the_first_stays() {
     assert_eq!(store.adopted(&bio, &waldur, "p1").unwrap(), Some("2026-10".into()));
     assert_eq!(store.adopted(&bio, &waldur, "p2").unwrap(), None);
     assert!(!store.reset_done(&ResetMarker { policy: "p2".into(), ..marker("2026-10") }).unwrap());
+    drop(store);
+    let mut store = place.open();
+    let done = ResetMarker { policy: "p3".into(), ..marker("2026-10") };
+    store.put_reset(&done, Epoch(1), ResetHow::Reset).unwrap();
+    assert_eq!(store.adopted(&bio, &waldur, "p3").unwrap(), None, "it was reset, not adopted");
 }
 
 #[test]

@@ -63,7 +63,11 @@ make_runtime_directory() {
   exec {lock_fd}>&-
   mapfile -t LAB_PORTS <"$LAB_RUN/ports"
   mkdir -p "$LAB_RUN"/{etc,pid,munge,spool,gpu,gate} "$DIR"/{db,state}
-  touch "$LAB_RUN"/gpu/gpu{0..3}
+  # Any character device passes for a GPU; slurmd complains about a plain file, and takes it.
+  local gpu
+  for gpu in "$LAB_RUN"/gpu/gpu{0..3}; do
+    mknod "$gpu" c 1 3 2>/dev/null || touch "$gpu"
+  done
   ln -sfnT "$LAB_RUN" "$DIR/run"
   ln -sfnT "$LAB_RUN/etc" "$DIR/etc"
 }

@@ -1,0 +1,219 @@
+//! What the tests of the conductor share: an agent on a chosen Slurm, with the embedded server as its portal.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use slurm_site_agent::agent::clock::Clock;
+use slurm_site_agent::agent::cycle::{Ask, CycleReport, cycle};
+use slurm_site_agent::agent::{Agent, Outside};
+use slurm_site_agent::config::{self, Config};
+use slurm_site_agent::core::command::Mode;
+use slurm_site_agent::core::time::Epoch;
+use slurm_site_agent::emulator::central::{CentralHandle, CentralServer, CentralState};
+use slurm_site_agent::store::Store;
+use tokio_util::sync::CancellationToken;
+
+/// Token that the embedded server of the tests knows.
+pub const TOKEN: &str = "test-token";
+/// AMIE key that the embedded server of the tests knows.
+pub const AMIE_KEY: &str = "test-amie-key";
+
+/// An RFC 3339 instant.
+pub fn at(text: &str) -> Epoch {
+    Epoch(text.parse::<jiff::Timestamp>().expect("an instant").as_second())
+}
+
+/// The embedded server on a port of its own.
+pub struct Portal {
+    pub url: String,
+    pub handle: CentralHandle,
+    stop: CancellationToken,
+}
+
+impl Portal {
+    pub async fn start(state: CentralState) -> Portal {
+        let server = CentralServer::in_memory(state);
+        let handle = server.handle();
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let url = format!("http://{}/", listener.local_addr().expect("its address"));
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        tokio::spawn(async move { server.serve(listener, stopped).await.expect("the server serves") });
+        Portal { url, handle, stop }
+    }
+}
+
+impl Drop for Portal {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// A folder with store and secrets, and the agent that works in it.
+pub struct Site {
+    pub folder: tempfile::TempDir,
+    pub agent: Agent,
+    pub clock: Clock,
+}
+
+impl Site {
+    /// `outside`: None for the real programs of the configuration.
+    pub fn new(config: &str, now: Epoch, runner: Option<slurm_site_agent::slurm::Runner>) -> Site {
+        let folder = tempfile::tempdir().expect("a folder");
+        let clock = Clock::manual(now);
+        let config = read(config, folder.path());
+        let outside = Outside {
+            runner: runner.unwrap_or_else(|| Outside::real(&config).runner),
+            clock: clock.clone(),
+            mode: Mode::Production,
+        };
+        let store = Store::open(&config.store.path).expect("a new store");
+        let agent = Agent::new(config, outside, store).expect("an agent");
+        Site { folder, agent, clock }
+    }
+
+    pub async fn cycle(&mut self) -> CycleReport {
+        cycle(&mut self.agent, &Ask::default()).await.expect("the store works")
+    }
+}
+
+/// The configuration with STORE, TOKEN and KEY replaced by files of the folder.
+pub fn read(text: &str, folder: &Path) -> Config {
+    for (name, secret) in [("token", TOKEN), ("key", AMIE_KEY)] {
+        let path = folder.join(name);
+        std::fs::write(&path, secret).expect("a secret");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .expect("its mode");
+    }
+    let text = text.replace("FOLDER", folder.to_str().expect("UTF-8"));
+    config::parse(&text, "test").unwrap_or_else(|errors| panic!("{errors}\n{text}"))
+}
+
+/// The real Slurm of the test command; `None` when there is none and it is not required.
+pub struct Lab {
+    pub dir: PathBuf,
+    pub env: BTreeMap<String, String>,
+}
+
+impl Lab {
+    /// Says loudly that a test is skipped; fails where the lab is required.
+    pub fn find() -> Option<Arc<Lab>> {
+        let Some(dir) = std::env::var_os("SITE_AGENT_LAB").map(PathBuf::from) else {
+            assert!(
+                std::env::var_os("SITE_AGENT_REQUIRE_LAB").is_none(),
+                "SITE_AGENT_REQUIRE_LAB is set and SITE_AGENT_LAB is not: no real Slurm to test on"
+            );
+            eprintln!(
+                "SKIPPED: no real Slurm; run tests/run, or set SITE_AGENT_LAB to the folder of `tests/cluster/lab up`"
+            );
+            return None;
+        };
+        let text = std::fs::read_to_string(dir.join("env")).expect("the lab's env file");
+        let env = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("export ").unwrap_or(line.trim()).split_once('='))
+            .map(|(key, value)| (key.to_owned(), value.trim_matches(['\'', '"']).to_owned()))
+            .collect();
+        Some(Arc::new(Lab { dir, env }))
+    }
+
+    /// `[cluster]` of the configuration.
+    pub fn cluster(&self) -> String {
+        format!(
+            "[cluster]\nname = {:?}\nslurm_conf = {:?}\ntime_zone = \"UTC\"\n",
+            self.env["LAB_CLUSTER"], self.env["SLURM_CONF"]
+        )
+    }
+
+    /// Runs a Slurm program as root; its output, status and errors in one text.
+    pub fn run(&self, program: &str, args: &[&str]) -> (i32, String) {
+        let mut command = Command::new(program);
+        command.args(args).env("SLURM_CONF", &self.env["SLURM_CONF"]).env("TZ", "UTC");
+        ended(command)
+    }
+
+    /// Runs a program as a user of the lab.
+    pub fn run_as(&self, user: &str, program: &str, args: &[&str]) -> (i32, String) {
+        let mut command = Command::new("runuser");
+        command.args(["-u", user, "--", program]).args(args);
+        command.env("SLURM_CONF", &self.env["SLURM_CONF"]).current_dir("/");
+        ended(command)
+    }
+
+    /// Succeeds or panics with what was said.
+    pub fn must(&self, program: &str, args: &[&str]) -> String {
+        let (status, text) = self.run(program, args);
+        assert_eq!(status, 0, "{program} {args:?}: {text}");
+        text
+    }
+
+    /// A verb of tests/cluster/lab.
+    pub fn lab(&self, verb: &str, args: &[String]) -> String {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/lab");
+        let mut command = Command::new(script);
+        command.arg(verb).arg(&self.dir).args(args);
+        let (status, text) = ended(command);
+        assert_eq!(status, 0, "lab {verb} {args:?}: {text}");
+        text
+    }
+
+    /// Runs jobs with exact times beside each other: one line of `lab jobs` each.
+    pub fn jobs(&self, lines: &[String]) -> String {
+        use std::io::Write;
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/lab");
+        let mut child = Command::new(script)
+            .arg("jobs")
+            .arg(&self.dir)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("the lab script");
+        child
+            .stdin
+            .take()
+            .expect("its input")
+            .write_all(format!("{}\n", lines.join("\n")).as_bytes())
+            .expect("written");
+        let output = child.wait_with_output().expect("its output");
+        let text =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "lab jobs: {text}");
+        text
+    }
+
+    /// Makes accounts below `parent` with users alice and bob.
+    pub fn accounts(&self, names: &[&str], parent: &str) {
+        // slurmdbd 22.05 mixes up its account tree when associations are added side by side (seen: a user whose lft lies
+        // outside of its account's, and a QOS of the account that slurmctld does not apply to it).
+        let file = std::fs::File::create(self.dir.join("accounts.lock")).expect("a lock file");
+        file.lock().expect("the lock");
+        for name in names {
+            let (name, parent) = (format!("name={name}"), format!("parent={parent}"));
+            self.must("sacctmgr", &["-i", "add", "account", &name, "cluster=lab", &parent]);
+        }
+        let accounts = format!("account={}", names.join(","));
+        self.must("sacctmgr", &["-i", "add", "user", "name=alice,bob", "cluster=lab", &accounts]);
+    }
+
+    /// How many changes of associations of these accounts slurmdbd has on record.
+    pub fn modifications(&self, account: &str) -> usize {
+        let table = self.lab(
+            "sql",
+            &[format!(
+                "select count(*) from txn_table t, lab_assoc_table a where a.acct = '{account}' and a.user = '' \
+                 and t.action = 1429 and concat(t.name, ')') regexp concat('id_assoc=', a.id_assoc, '[^0-9]')"
+            )],
+        );
+        table.lines().last().and_then(|count| count.trim().parse().ok()).expect("a count")
+    }
+}
+
+fn ended(mut command: Command) -> (i32, String) {
+    let output = command.stdin(std::process::Stdio::null()).output().expect("the program starts");
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.code().unwrap_or(-1), text)
+}

@@ -63,6 +63,8 @@ pub struct Agent {
     pub mode: Mode,
     /// Number of the last cycle of this process.
     pub cycle: u64,
+    /// Totals of ended jobs, followed from cycle to cycle.
+    pub ended: judge::EndedTotals,
     /// Findings of the last cycle: each is logged when it comes, not in every cycle that it stays.
     pub told: BTreeSet<String>,
 }
@@ -106,6 +108,7 @@ impl Agent {
             clock: outside.clock,
             mode: outside.mode,
             cycle: 0,
+            ended: judge::EndedTotals::default(),
             told: BTreeSet::new(),
             config,
         })
@@ -124,6 +127,7 @@ impl Agent {
             clock,
             mode,
             cycle: 0,
+            ended: judge::EndedTotals::default(),
             told: BTreeSet::new(),
             config,
         }

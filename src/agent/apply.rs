@@ -177,7 +177,7 @@ async fn run_reset(agent: &Agent, planned: &PlannedChange, account: &AccountName
                 return Outcome::Applied;
             }
             Ok(_) if words.is_some() => break,
-            Ok(_) if look + 1 < RESET_LOOKS => tokio::time::sleep(RESET_WAIT).await,
+            Ok(_) if look + 1 < RESET_LOOKS => agent.clock.wait(RESET_WAIT).await,
             Ok(_) => {}
             Err(reason) => return Outcome::Unknown { reason },
         }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use crate::central::amie::{AmieClient, AmieSettings};
 use crate::central::waldur::{WaldurClient, WaldurSettings};
-use crate::central::{Surroundings, WallClock};
+use crate::central::{Sleep, Surroundings};
 use crate::config::{Config, Source};
 use crate::core::command::Mode;
 use crate::core::evaluate::{PartitionWeights, QosRules, Rules};
@@ -148,9 +148,14 @@ impl Agent {
 
 /// The clients of all servers of a configuration; their secrets are read here.
 fn clients(config: &Config, clock: &Clock) -> Result<(Vec<Central>, Option<AmieClient>), AgentError> {
-    let clock = clock.clone();
-    let wall: WallClock = Arc::new(move || clock.now());
-    let surroundings = || Surroundings::new(Arc::clone(&wall), rand::random());
+    let surroundings = || {
+        let (now, waiting) = (clock.clone(), clock.clone());
+        let sleep: Sleep = Arc::new(move |span| {
+            let waiting = waiting.clone();
+            Box::pin(async move { waiting.wait(span).await })
+        });
+        Surroundings { clock: Arc::new(move || now.now()), jitter_seed: rand::random(), sleep }
+    };
     let mut centrals = Vec::new();
     for source in &config.sources {
         let client = WaldurClient::new(&waldur_settings(source)?, surroundings())?;

@@ -298,3 +298,64 @@ async fn a_dry_run_shows_what_is_due_and_changes_nothing() {
     assert!(report.changes[0].argv.contains("name=dry_a"), "{}", report.changes[0].argv);
     assert_eq!(lab.modifications("dry_a"), before);
 }
+
+#[tokio::test]
+async fn a_portals_policy_command_usage_and_amie_records_go_the_whole_way() {
+    let Some(lab) = Lab::find() else { return };
+    lab.accounts(&["way_a", "way_b"], "root");
+    let offering = "5e1f0a3c-9b7d-4e2f-8a6c-1d0b3e5f7a90";
+    let state = serde_json::json!({
+        "clock": {"fixed": "2025-08-10T12:00:00Z"},
+        "settings": {"evaluate_on_usage": false},
+        "users": [{"username": "agent", "token": support::TOKEN, "role": "staff"}],
+        "offerings": [{"uuid": offering}],
+        "policies": [{"period": 2, "tres_billing_enabled": false, "carryover_enabled": false}],
+        "resources": [{"name": "way_a", "limits": {"cpu": 10}}, {"name": "way_b", "limits": {"cpu": 10}}],
+        "commands": [
+            {"resource": "way_a", "command_type": "fairshare", "parameters": {"fairshare": 2}, "executed_at": "2025-08-10T11:00:00Z"},
+            {"resource": "way_b", "command_type": "explode", "executed_at": "2025-08-10T11:00:00Z"}
+        ],
+        "amie": {"sites": [{"name": "SITE", "api_key": support::AMIE_KEY}], "projects": [{"local_project_id": "TG-1"}]}
+    });
+    let portal = support::Portal::start(serde_json::from_value(state).unwrap()).await;
+    let mut config = lab.cluster();
+    config.push_str(&format!(
+        "[[source]]\nname = \"portal\"\nkind = \"waldur-policy\"\nurl = \"{url}\"\ntoken_file = \"FOLDER/token\"\noffering = \"{offering}\"\n\
+         [components.cpu]\ntres = \"cpu\"\nunit = \"h\"\n[store]\npath = \"FOLDER/state.db\"\n\
+         [amie]\nurl = \"{url}amie/api/v1/\"\nsite = \"SITE\"\nkey_file = \"FOLDER/key\"\nresource = \"cluster.site.org\"\n[amie.projects]\nway_a = \"TG-1\"\n",
+        url = portal.url
+    ));
+    let start = at("2025-08-05T10:00:00Z").0;
+    lab.jobs(&[
+        format!("account=way_a user=alice cpus=2 start={start} end={}", start + 3600),
+        format!(
+            "account=way_a user=bob cpus=1 state=REQUEUED start={} end={} second={}-{}",
+            start + 100,
+            start + 1900,
+            start + 4000,
+            start + 5800
+        ),
+    ]);
+    let mut site = Site::new(&config, at("2025-08-10T12:00:00Z"), None);
+    let report = site.cycle().await;
+    assert!(report.sources[0].error.is_none(), "{report:#?}");
+    // 2 x 1 h + 2 x 0.5 h of 10: 30 %.
+    let used =
+        report.decisions.iter().find(|d| d.account().as_str() == "way_a").and_then(|d| d.decided()).unwrap();
+    assert_eq!(used.used, slurm_site_agent::core::exact::Exact::whole(3));
+    let shares = ["-nP", "show", "assoc", "where", "account=way_a", "user=", "format=fairshare"];
+    assert_eq!(lab.must("sacctmgr", &shares).trim(), "2", "the command's stricter fairshare is in force");
+    let (results, usages, loaded) = portal.handle.with_state(|state| {
+        let results: Vec<(bool, String)> =
+            state.results.iter().map(|result| (result.success, result.error_message.clone())).collect();
+        let usages: Vec<String> =
+            state.component_usages.iter().map(|usage| format!("{}={}", usage.kind, usage.usage)).collect();
+        (results, usages, serde_json::to_value(&state.amie).unwrap()["loaded"].as_array().unwrap().len())
+    });
+    assert_eq!(results.iter().filter(|(success, _)| *success).count(), 1, "{results:?}");
+    assert!(results.iter().any(|(success, error)| !success && error.contains("explode")), "{results:?}");
+    assert!(usages.iter().any(|usage| usage.starts_with("cpu=3")), "{usages:?}");
+    assert_eq!(loaded, 3, "three records: one job, and two incarnations of the requeued one");
+    let report = site.cycle().await;
+    assert!(report.is_quiet(), "{report:#?}");
+}

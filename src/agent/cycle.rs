@@ -16,6 +16,7 @@ use super::judge::{self, Grounds, Periods, Totals};
 use super::ledger::{self, CollectionState};
 use super::orders::{self, CommandSettled, Orders};
 use super::step::Step;
+use super::summary::{self, CycleSummary};
 use super::tell;
 use crate::core::association::Observed;
 use crate::core::command::Mode;
@@ -68,6 +69,20 @@ pub struct CycleReport {
     pub delivered: DeliveryState,
     /// What people should know.
     pub findings: Vec<String>,
+    /// Of a dry run: what its plan was made from.
+    #[serde(skip)]
+    pub weighed: Option<Weighed>,
+}
+
+/// What the plan of a dry run was made from, for who explains it.
+#[derive(Debug, Clone)]
+pub struct Weighed {
+    /// Accounts as they are.
+    pub observed: Observed,
+    /// Everything that is asked for, by policies as decided here, by the servers' flags and by commands.
+    pub wishes: Vec<Wish>,
+    /// What comes of it for every account.
+    pub wanted: BTreeMap<AccountName, Desired>,
 }
 
 impl CycleReport {
@@ -112,6 +127,7 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
         enqueued: 0,
         delivered: DeliveryState::new(),
         findings: Vec::new(),
+        weighed: None,
     };
 
     // 1 what the sources say
@@ -137,6 +153,7 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
     if !ask.dry_run {
         report.enqueued += tell::amie(agent, now)?;
         report.delivered = deliver::deliver(agent, now).await?;
+        agent.store.put_report(summary::CYCLE, &CycleSummary::of(&report), now)?;
     }
     Ok(report)
 }
@@ -221,8 +238,16 @@ async fn govern(
         orders::sort(agent, scene.facts, scene.periods, &decisions, scene.rules, now, ask.dry_run).await?;
     report.commands.append(&mut orders.settled);
     let resets = due_resets(agent, &decisions, &orders, now)?;
-    let wanted = wanted(agent, scene, &decisions, &orders, &resets, &observed, ask);
-    let plan = make_plan(agent, &wanted, &observed, &scene.rules.qos)?;
+    let wishes = wishes(scene, &decisions, &orders);
+    let mut wanted = desired(&decisions, &wishes, &resets, &observed, &scene.rules.qos);
+    tracing::debug!(cycle = agent.cycle, accounts = wanted.len(), "desired");
+    if ask.dry_run {
+        report.weighed = Some(Weighed { observed: observed.clone(), wishes, wanted: wanted.clone() });
+    }
+    if let Some(only) = &ask.account {
+        wanted.retain(|account, _| account == only);
+    }
+    let plan = make_plan(agent, &wanted, &observed, &scene.rules.qos, ask.dry_run)?;
     Step::Planned.passed();
     report.findings.extend(plan.findings.iter().cloned());
     report.findings.extend(plan.missing.iter().map(|name| format!("account {name} does not exist")));
@@ -292,27 +317,15 @@ fn due_resets(
     Ok(due.into_iter().filter(|marker| !open.contains(marker)).collect())
 }
 
-fn wanted(
-    agent: &Agent,
-    scene: &Scene<'_>,
-    decisions: &[Decision],
-    orders: &Orders,
-    resets: &[ResetMarker],
-    observed: &Observed,
-    ask: &Ask,
-) -> BTreeMap<AccountName, Desired> {
+/// Everything that is asked for now.
+fn wishes(scene: &Scene<'_>, decisions: &[Decision], orders: &Orders) -> Vec<Wish> {
     let qos = &scene.rules.qos;
     let decided = decisions.iter().filter_map(Decision::decided);
     let mut wishes: Vec<Wish> = decided.map(|decided| Wish::of(decided, qos)).collect();
     wishes.extend(server_flags(scene.facts, decisions, qos));
     wishes.extend(orders.standing.iter().cloned());
     wishes.extend(orders.new.iter().map(|order| order.wish.clone()));
-    let mut wanted = desired(decisions, &wishes, resets, observed, qos);
-    if let Some(only) = &ask.account {
-        wanted.retain(|account, _| account == only);
-    }
-    tracing::debug!(cycle = agent.cycle, accounts = wanted.len(), "desired");
-    wanted
+    wishes
 }
 
 /// The server's own flags count as wishes: the strictest wins.
@@ -351,6 +364,7 @@ fn make_plan(
     wanted: &BTreeMap<AccountName, Desired>,
     observed: &Observed,
     rules: &QosRules,
+    dry_run: bool,
 ) -> Result<Plan, AgentError> {
     let owned = Owned { limits: agent.store.owned()?, submit: agent.store.owned_submit()? };
     let limits = &agent.config.limits;
@@ -365,7 +379,10 @@ fn make_plan(
         let hash = super::hold::fingerprint(&made.held);
         if super::hold::is_confirmed(&agent.config.store.path, &hash) {
             made = plan(wanted, observed, &owned, rules, &plan_limits, true);
-            super::hold::used(&agent.config.store.path);
+            if !dry_run {
+                // The word is meant for the cycle that applies the plan; a look at it leaves it there.
+                super::hold::used(&agent.config.store.path);
+            }
             agent.store.clear_held()?;
         } else {
             let summary: Vec<String> =

@@ -2,6 +2,7 @@
 
 use crate::central::CentralError;
 use crate::config::{ConfigErrors, SecretError};
+use crate::core::class::Class;
 use crate::slurm::SlurmError;
 use crate::store::StoreError;
 
@@ -70,15 +71,15 @@ impl AgentError {
             | AgentError::Schedule(_)
             | AgentError::Asked(_) => Exit::Misconfigured,
             AgentError::Store(error) => match error.class() {
-                crate::store::Class::Misconfigured => Exit::Misconfigured,
+                Class::Misconfigured => Exit::Misconfigured,
                 _ => Exit::Store,
             },
             AgentError::Slurm(error) => match error.class() {
-                crate::slurm::Class::Misconfigured => Exit::Misconfigured,
+                Class::Misconfigured => Exit::Misconfigured,
                 _ => Exit::Unreachable,
             },
             AgentError::Central(error) => match error.class() {
-                crate::central::Class::Misconfigured => Exit::Misconfigured,
+                Class::Misconfigured => Exit::Misconfigured,
                 _ => Exit::Unreachable,
             },
             AgentError::Emulator(_) | AgentError::System { .. } => Exit::Unreachable,

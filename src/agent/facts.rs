@@ -1,6 +1,6 @@
 //! Step 1: what the sources say, or said last.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Agent;
 use super::error::{AgentError, chain};
@@ -27,7 +27,7 @@ pub struct Offer {
 }
 
 /// How a source stands, for people.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SourceState {
     /// Its name.
     pub name: SourceName,
@@ -54,25 +54,28 @@ pub struct Facts {
     pub states: Vec<SourceState>,
 }
 
-/// Asks every source; one that does not answer stands with what it said last.
+/// Asks every source; one that does not answer stands with what it said last, and so does every source of an agent that
+/// asks no server.
 pub async fn fetch(agent: &mut Agent, now: Epoch) -> Result<Facts, AgentError> {
     let mut facts = Facts::default();
-    for place in 0..agent.centrals.len() {
-        let name = agent.centrals[place].name.clone();
+    let names: Vec<SourceName> = agent.config.sources.iter().map(|source| source.name.clone()).collect();
+    for name in names {
         let (mut notices, mut error) = (Vec::new(), None);
-        match ask(agent, place).await {
-            Ok((snapshot, said)) => {
-                notices = said;
-                agent.store.put_snapshot(&name, &snapshot, now)?;
-                for policy in &snapshot.policies {
-                    if let Err(failed) = receive(agent, place, policy, now, &mut notices).await? {
-                        error = Some(failed);
+        if let Some(place) = agent.centrals.iter().position(|central| central.name == name) {
+            match ask(agent, place).await {
+                Ok((snapshot, said)) => {
+                    notices = said;
+                    agent.store.put_snapshot(&name, &snapshot, now)?;
+                    for policy in &snapshot.policies {
+                        if let Err(failed) = receive(agent, place, policy, now, &mut notices).await? {
+                            error = Some(failed);
+                        }
                     }
                 }
-            }
-            Err(failed) => {
-                tracing::warn!(source = %name, error = chain(&failed), "a source did not answer; what it said last stands");
-                error = Some(chain(&failed));
+                Err(failed) => {
+                    tracing::warn!(source = %name, error = chain(&failed), "a source did not answer; what it said last stands");
+                    error = Some(chain(&failed));
+                }
             }
         }
         let (snapshot, answered) = match agent.store.snapshot(&name)? {

@@ -78,12 +78,16 @@ impl Periods {
 /// Totals by window.
 pub type Totals = BTreeMap<Window, Usage>;
 
-/// Adds up the ledger once for all windows.
+/// Adds up the ledger once for all windows of the periods.
 pub fn totals(agent: &Agent, periods: &Periods, now: Epoch) -> Result<Totals, AgentError> {
+    totals_of(agent, periods.windows(), now)
+}
+
+/// Adds up the ledger once for all windows; running jobs count up to `now`.
+pub fn totals_of(agent: &Agent, windows: BTreeSet<Window>, now: Epoch) -> Result<Totals, AgentError> {
     let cluster = &agent.config.cluster.name;
-    let windows = periods.windows();
     let all = Window::new(
-        periods.needed_from(),
+        windows.iter().map(|window| window.from).min().unwrap_or(Epoch(0)),
         windows.iter().map(|window| window.until).max().unwrap_or(now).min(now.plus(1)),
     );
     let edges = SuspensionEdges::new(&agent.store.suspended_before(cluster, all)?);

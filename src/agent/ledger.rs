@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Agent;
 use super::error::{AgentError, chain};
@@ -24,7 +24,7 @@ const ROWS_FEW: usize = 20_000;
 pub(super) const FIRST_JOB: Epoch = Epoch(1_000_000_000);
 
 /// What a collection found, for people and for the decision whether its totals may be trusted.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct CollectionState {
     /// sacct calls.
     pub windows: usize,

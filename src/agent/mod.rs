@@ -7,15 +7,18 @@ pub mod clock;
 pub mod cycle;
 pub mod deliver;
 pub mod error;
+pub mod explain;
 pub mod facts;
 pub mod hold;
 pub mod judge;
 pub mod ledger;
 pub mod notify;
 pub mod orders;
+pub mod outlook;
 pub mod schedule;
 pub mod signals;
 pub mod step;
+pub mod summary;
 pub mod tell;
 
 use std::sync::Arc;
@@ -93,6 +96,14 @@ impl Agent {
         let (centrals, amie) = clients(&config, &outside.clock)?;
         let slurm = Slurm::new(outside.runner, config.cluster.name.clone());
         Ok(Agent { slurm, centrals, amie, store, clock: outside.clock, mode: outside.mode, cycle: 0, config })
+    }
+
+    /// An agent that asks no server and reads no secret: what the sources said last is all it knows of them. For verbs
+    /// that only look.
+    pub fn offline(config: Config, outside: Outside, store: Store) -> Agent {
+        let slurm = Slurm::new(outside.runner, config.cluster.name.clone());
+        let (clock, mode) = (outside.clock, outside.mode);
+        Agent { slurm, centrals: Vec::new(), amie: None, store, clock, mode, cycle: 0, config }
     }
 
     /// Goes on with another configuration: clients are made anew, store and clock stay. On an error everything stays as it was.

@@ -1,20 +1,8 @@
 //! What can go wrong with a central server, told apart by what the caller should do.
 
+pub use crate::core::class::Class;
 use std::fmt;
 use std::time::Duration;
-
-/// What the caller should do about an error. Retry, exit code and dead letters look at nothing else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// An outage: the same request may work later. What is in force stays in force.
-    Transient,
-    /// The server understood and said no to this request; the same request will be refused again.
-    Refused,
-    /// A person has to change something here or at the server (address, token, certificate).
-    Misconfigured,
-    /// The answer cannot be what the server meant.
-    Corrupt,
-}
 
 /// Method and address of a request, without secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,8 +4,12 @@
 
 mod daemon;
 mod evaluate_now;
+mod explain;
+mod history;
 pub mod log;
 pub mod render;
+mod status;
+mod usage;
 mod world;
 
 use std::path::PathBuf;
@@ -82,6 +86,10 @@ enum Verb {
         /// Name of the plan, as `status` shows it.
         plan: String,
     },
+    Status(status::StatusArgs),
+    Usage(usage::UsageArgs),
+    Explain(explain::ExplainArgs),
+    History(history::HistoryArgs),
 }
 
 fn account(text: &str) -> Result<AccountName, String> {
@@ -95,6 +103,10 @@ pub fn run(cli: Cli) -> Result<Exit, AgentError> {
         None => daemon::run(&cli.common),
         Some(Verb::CheckConfig { print }) => check_config(&cli.common, print),
         Some(Verb::Confirm { plan }) => confirm(&cli.common, &plan),
+        Some(Verb::Status(args)) => status::run(&cli.common, &args),
+        Some(Verb::Usage(args)) => usage::run(&cli.common, &args),
+        Some(Verb::Explain(args)) => explain::run(&cli.common, &args),
+        Some(Verb::History(args)) => history::run(&cli.common, &args),
     }
 }
 

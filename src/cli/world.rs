@@ -47,17 +47,27 @@ impl World {
     /// The agent on a private copy of the store, which goes when the world is closed: a dry run leaves the real one alone and
     /// works beside a running daemon.
     pub fn agent_on_a_copy(&mut self) -> Result<Agent, AgentError> {
+        let store = self.store_copy()?;
+        self.agent_on(store)
+    }
+
+    /// A private copy of the store, which goes when the world is closed.
+    pub fn store_copy(&mut self) -> Result<Store, AgentError> {
         let dir = std::env::temp_dir().join(format!("slurm-site-agent-dry-run.{}", std::process::id()));
         let system = |source| AgentError::System { doing: "making a directory for the dry run", source };
         fs::DirBuilder::new().mode(0o700).create(&dir).map_err(system)?;
         self.copy = Some(dir.clone());
-        let store = Store::open_copy(&self.config.store.path, &dir.join("state.db"))?;
-        self.agent_on(store)
+        Ok(Store::open_copy(&self.config.store.path, &dir.join("state.db"))?)
+    }
+
+    /// The outside alone, for verbs that need no secret and no store of their own. Once.
+    pub fn outside(&mut self) -> Result<Outside, AgentError> {
+        let outside = self.outside.take();
+        outside.ok_or_else(|| AgentError::Asked("the world has one agent".into()))
     }
 
     fn agent_on(&mut self, store: Store) -> Result<Agent, AgentError> {
-        let outside = self.outside.take();
-        let outside = outside.ok_or_else(|| AgentError::Asked("the world has one agent".into()))?;
+        let outside = self.outside()?;
         Agent::new(self.config.clone(), outside, store)
     }
 

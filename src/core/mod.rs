@@ -4,6 +4,7 @@
 
 pub mod allocation;
 pub mod association;
+pub mod class;
 pub mod command;
 pub mod component;
 pub mod desired;

@@ -3,19 +3,7 @@
 use super::argv::Argv;
 use super::rows::escaped;
 use super::runner::RunError;
-
-/// What the caller can do about a failure. Retries and exit codes look at nothing else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// Try again later.
-    Transient,
-    /// Slurm said no: the same request will be refused again.
-    Refused,
-    /// A person has to change something.
-    Misconfigured,
-    /// The answer cannot be trusted; nothing is decided on it.
-    Corrupt,
-}
+pub use crate::core::class::Class;
 
 /// An operation on Slurm that failed.
 #[derive(Debug, thiserror::Error)]

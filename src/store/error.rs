@@ -1,23 +1,11 @@
 //! What can go wrong with the store, and what an operator does about it.
 
+pub use crate::core::class::Class;
 use std::path::PathBuf;
 
 use super::lock::Holder;
 use crate::core::command::CommandState;
 use crate::core::name::ClusterName;
-
-/// What a caller does with an error: nothing else decides on retries and exit codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// It may work later without anybody's help, or once there is room: try again.
-    Transient,
-    /// It will never work: the request contradicts what is stored.
-    Refused,
-    /// Somebody has to change the set-up of this host first.
-    Misconfigured,
-    /// What is on disk cannot be trusted: stop, change nothing.
-    Corrupt,
-}
 
 /// A failure of the store. Each variant is what was tried on what.
 #[derive(Debug, thiserror::Error)]

@@ -24,6 +24,7 @@ mod lock;
 mod outbox;
 mod ownership;
 mod place;
+mod reports;
 mod retention;
 mod schema;
 mod snapshots;
@@ -41,7 +42,7 @@ pub use inbox::InboxCommand;
 pub use intents::{Intent, IntentId};
 pub use jobs::{Collected, Collection, LoggedCollection};
 pub use lock::Holder;
-pub use outbox::{DeadLetter, Delivery, Enqueued, LEASE_S, Lease, MessageState, OutboxCount};
+pub use outbox::{DeadLetter, Delivery, Enqueued, FailedDelivery, LEASE_S, Lease, MessageState, OutboxCount};
 pub use ownership::{Owned, ResetHow};
 pub use retention::{Pruned, Retention};
 pub use snapshots::Snapshot;
@@ -142,6 +143,12 @@ impl Store {
     /// [`StoreError::Corrupt`] with the first findings and the next step.
     pub fn integrity(&self) -> Result<(), StoreError> {
         self.check("integrity_check")
+    }
+
+    /// Who has the store at `path` open for writing, as far as the kernel's list of locks tells; `None` also where it
+    /// tells nothing. Takes no lock itself.
+    pub fn holder(path: &Path) -> Option<Holder> {
+        lock::holder(path)
     }
 
     /// Where it lies.

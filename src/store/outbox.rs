@@ -110,6 +110,21 @@ pub struct DeadLetter {
     pub error: String,
 }
 
+/// A message whose last delivery failed: it waits for the next try, or was given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedDelivery {
+    /// What was to be told.
+    pub message: Message,
+    /// Waiting or dead (leased while it is being tried again).
+    pub state: MessageState,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was tried last.
+    pub tried: Option<Epoch>,
+    /// Why it was not told.
+    pub error: String,
+}
+
 impl Store {
     /// Makes a message wait to be told. See [`Store::enqueue_all`].
     pub fn enqueue(&mut self, message: &Message, at: Epoch) -> Result<Enqueued, StoreError> {
@@ -244,6 +259,26 @@ impl Store {
                     attempts: row.get(1)?,
                     tried: row.get(2)?,
                     error: row.get(3)?,
+                })
+            })?;
+            rows.collect()
+        })
+    }
+
+    /// Messages whose last delivery failed, the latest try first.
+    pub fn failed_deliveries(&self, limit: usize) -> Result<Vec<FailedDelivery>, StoreError> {
+        self.reading("reading failed deliveries", |conn| {
+            let mut statement = conn.prepare_cached(
+                "SELECT body, state, attempts, tried, error FROM outbox WHERE error <> '' \
+                 ORDER BY tried DESC, id DESC LIMIT ?1",
+            )?;
+            let rows = statement.query_map([count(limit)], |row| {
+                Ok(FailedDelivery {
+                    message: from_json(row, 0)?,
+                    state: read_word(row, 1, &MessageState::ALL, MessageState::as_str)?,
+                    attempts: row.get(2)?,
+                    tried: row.get(3)?,
+                    error: row.get(4)?,
                 })
             })?;
             rows.collect()

@@ -9,7 +9,7 @@ use rusqlite::Transaction;
 pub(super) const APPLICATION_ID: i64 = 0x5353_4131;
 
 /// Every step. The n-th (from 1) brings a file from `user_version` n - 1 to n.
-const STEPS: [&str; 1] = [FIRST];
+const STEPS: [&str; 2] = [FIRST, REPORTS];
 
 /// The newest schema this program knows.
 pub(super) const NEWEST: i64 = STEPS.len() as i64;
@@ -195,6 +195,15 @@ CREATE TABLE held_plan (
     since INTEGER NOT NULL,
     at INTEGER NOT NULL
 ) STRICT;
+";
+
+/// The last report of each kind, for readers.
+const REPORTS: &str = "
+CREATE TABLE reports (
+    kind TEXT PRIMARY KEY,
+    at INTEGER NOT NULL,
+    body TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Takes a file from `found` to [`NEWEST`], inside the caller's transaction.

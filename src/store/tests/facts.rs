@@ -225,3 +225,17 @@ fn nothing_open_and_nothing_in_force_is_ever_removed() {
     assert_eq!(told("restated"), Some(usage("restated")), "what waits may have to be compared with it");
     store.integrity().unwrap();
 }
+
+#[test]
+fn the_last_report_of_a_kind_takes_the_place_of_the_one_before() {
+    let place = Place::new();
+    let mut store = place.open();
+    assert_eq!(store.last_report::<Vec<u32>>("cycle").unwrap(), None);
+    store.put_report("cycle", &vec![1, 2], Epoch(10)).unwrap();
+    store.put_report("audit", &vec![7], Epoch(11)).unwrap();
+    store.put_report("cycle", &vec![3], Epoch(20)).unwrap();
+    let reader = Store::open_reader(&place.path).unwrap();
+    assert_eq!(reader.last_report::<Vec<u32>>("cycle").unwrap(), Some((vec![3], Epoch(20))));
+    assert_eq!(reader.last_report::<Vec<u32>>("audit").unwrap(), Some((vec![7], Epoch(11))));
+    assert!(matches!(reader.last_report::<String>("cycle"), Err(StoreError::Row { .. })));
+}

@@ -427,3 +427,33 @@ proptest! {
         prop_assert_eq!(world.drain(), 0);
     }
 }
+
+#[test]
+fn failed_deliveries_are_listed_with_their_reason_until_they_are_told() {
+    let place = Place::new();
+    let mut store = place.open();
+    for (key, error, retry_at) in [("a", "503", Some(Epoch(500))), ("b", "400 no such resource", None)] {
+        store.enqueue(&usage(key, 1), Epoch(1)).unwrap();
+        let delivery = acquire_one(&mut store, 10);
+        store.failed(&delivery, error, retry_at).unwrap();
+    }
+    store.enqueue(&usage("c", 1), Epoch(20)).unwrap();
+    let listed: Vec<(String, MessageState, String, u32)> = store
+        .failed_deliveries(10)
+        .unwrap()
+        .into_iter()
+        .map(|failed| (failed.message.key(), failed.state, failed.error, failed.attempts))
+        .collect();
+    let row = |key: &str, state, error: &str| (usage(key, 1).key(), state, error.to_owned(), 1);
+    assert_eq!(
+        listed,
+        [row("b", MessageState::Dead, "400 no such resource"), row("a", MessageState::Waiting, "503")]
+    );
+    assert_eq!(store.failed_deliveries(1).unwrap().len(), 1);
+    for delivery in acquire(&mut store, 600) {
+        store.delivered(&delivery, Epoch(600)).unwrap();
+    }
+    let left: Vec<String> =
+        store.failed_deliveries(10).unwrap().iter().map(|failed| failed.message.key()).collect();
+    assert_eq!(left, [usage("b", 1).key()]);
+}

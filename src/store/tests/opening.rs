@@ -388,3 +388,32 @@ fn network_file_systems_are_known_by_their_numbers() {
         assert_eq!(place::network_file_system(magic), name, "{magic:#x}");
     }
 }
+
+#[test]
+fn a_store_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_it() {
+    let place = Place::new();
+    let mut store = place.open();
+    put(&mut store, &[job(1, 100, Some(200))]);
+    drop(store);
+    let conn = rusqlite::Connection::open(&place.path).unwrap();
+    conn.execute_batch("DROP TABLE reports; PRAGMA user_version = 1").unwrap();
+    drop(conn);
+    assert!(matches!(Store::open_reader(&place.path).unwrap_err(), StoreError::Older { found: 1, .. }));
+    let mut store = place.open();
+    assert_eq!(jobs_in(&store, 0, 1000).len(), 1);
+    store.put_report("cycle", &1, Epoch(5)).unwrap();
+    drop(store);
+    assert_eq!(Store::open_reader(&place.path).unwrap().last_report("cycle").unwrap(), Some((1, Epoch(5))));
+}
+
+#[test]
+fn the_holder_of_a_store_is_told_without_touching_its_lock() {
+    let place = Place::new();
+    assert_eq!(Store::holder(&place.path), None);
+    let store = place.open();
+    assert_eq!(Store::holder(&place.path).unwrap().pid, Some(std::process::id()));
+    drop(store);
+    assert_eq!(Store::holder(&place.path), None, "the file is still there, the lock is not");
+    assert!(lock_path(&place.path).exists());
+    place.open();
+}

@@ -1,0 +1,314 @@
+//! Why an account has what it has: the same cycle as ever, stopped before it changes anything, taken apart for one
+//! account. Works on an offline agent with a private copy of the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Agent;
+use super::cycle::{Ask, CycleReport, Weighed, cycle};
+use super::error::AgentError;
+use super::facts;
+use super::outlook::{Outlook, Outlooks, outlooks};
+use crate::core::association::{Assignments, Limit, Observed, ObservedAssociation, Share};
+use crate::core::component::{ComponentName, Components};
+use crate::core::desired::{Desired, Wish, ancestors};
+use crate::core::evaluate::{Level, weight_of};
+use crate::core::exact::Exact;
+use crate::core::name::{AccountName, Names, QosName, SourceName};
+use crate::core::plan::Change;
+use crate::core::policy::LimitType;
+use crate::core::tres::Tres;
+use crate::slurm::Slurm;
+
+/// Everything an explanation is made from.
+#[derive(Debug)]
+pub struct Explained {
+    /// The cycle that stopped before its changes; changes are those of the account alone.
+    pub report: CycleReport,
+    /// The numbers.
+    pub outlooks: Outlooks,
+}
+
+/// Runs the cycle for one account up to its plan.
+pub async fn explain(agent: &mut Agent, account: &AccountName) -> Result<Explained, AgentError> {
+    let ask = Ask { dry_run: true, account: Some(account.clone()), ..Ask::default() };
+    let report = cycle(agent, &ask).await?;
+    let facts = facts::fetch(agent, report.at).await?;
+    let observed = report.weighed.as_ref().map(|weighed| &weighed.observed);
+    let outlooks = outlooks(agent, &facts, observed, report.at)?;
+    Ok(Explained { report, outlooks })
+}
+
+/// One who asks for a value of a field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Whose rule.
+    pub source: SourceName,
+    /// The account whose rule it is: this one, or one above it whose QOS reaches down.
+    pub account: AccountName,
+    /// The value.
+    pub value: String,
+    /// Whether this value is the one that is wanted.
+    pub decides: bool,
+    /// The rule in one line.
+    pub text: String,
+}
+
+/// One field of the account's association.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// sacctmgr's name of it, with the TRES of a limit.
+    pub name: String,
+    /// What is there now; `None` when the account is not there.
+    pub now: Option<String>,
+    /// What should be there.
+    pub wanted: Option<String>,
+    /// Who asked for what.
+    pub asked: Vec<Asked>,
+}
+
+/// The fields that anybody asks for, with everybody who does.
+pub fn fields(account: &AccountName, weighed: &Weighed) -> Vec<Field> {
+    let row = weighed.observed.accounts.get(account).map(|account| &account.row);
+    let wanted = weighed.wanted.get(account);
+    let own: Vec<&Wish> = weighed.wishes.iter().filter(|wish| wish.account == *account).collect();
+    let above = ancestors(account, &weighed.observed);
+    let reaches_down = weighed.wishes.iter().filter(|wish| above.contains(&wish.account));
+    let fairshare = wanted.and_then(|wanted| wanted.fairshare).map(|shares| shares.to_string());
+    let mut found = vec![field(
+        "fairshare".to_owned(),
+        row.map(|row| row.share.to_string()),
+        fairshare,
+        own.iter().filter_map(|wish| Some((*wish, wish.fairshare?.to_string()))),
+    )];
+    let limits: BTreeSet<(LimitType, Tres)> = own.iter().flat_map(|wish| limits_of(wish)).collect();
+    for (kind, tres) in limits {
+        let value = |limits: &crate::core::association::TresLimits| limits.get(&kind)?.get(&tres).copied();
+        let now = row.map(|row| value(&row.limits).map_or("no limit".to_owned(), |value| value.to_string()));
+        let asks = own.iter().filter_map(|wish| Some((*wish, value(&wish.limits)?.to_string())));
+        let wanted = wanted.and_then(|wanted| value(&wanted.limits)).map(|value| value.to_string());
+        found.push(field(format!("{kind} {tres}"), now, wanted, asks));
+    }
+    let asks = own.iter().copied().chain(reaches_down);
+    let asks = asks.filter_map(|wish| Some((wish, wish.qos.as_ref()?.to_string())));
+    let qos = wanted.and_then(|wanted| wanted.qos.as_ref()).map(QosName::to_string);
+    found.push(field("QOS".to_owned(), row.map(qos_text), qos, asks));
+    let submit = row.and_then(|row| row.grp_submit_jobs);
+    if own.iter().any(|wish| wish.submit_blocked) || submit == Some(0) {
+        let now = row.map(|_| submit.map_or("no limit".to_owned(), |limit| limit.to_string()));
+        let wanted = wanted.filter(|wanted| wanted.submit_blocked).map(|_| "0".to_owned());
+        let asks = own.iter().filter(|wish| wish.submit_blocked).map(|wish| (*wish, "0".to_owned()));
+        found.push(field("GrpSubmitJobs".to_owned(), now, wanted, asks));
+    }
+    found.retain(|field| field.wanted.is_some() || !field.asked.is_empty());
+    found
+}
+
+fn limits_of(wish: &Wish) -> impl Iterator<Item = (LimitType, Tres)> {
+    wish.limits.iter().flat_map(|(kind, values)| values.keys().map(move |tres| (*kind, tres.clone())))
+}
+
+fn field<'a>(
+    name: String,
+    now: Option<String>,
+    wanted: Option<String>,
+    asks: impl Iterator<Item = (&'a Wish, String)>,
+) -> Field {
+    let asked = asks.map(|(wish, value)| Asked {
+        source: wish.source.clone(),
+        account: wish.account.clone(),
+        decides: wanted.as_ref() == Some(&value),
+        value,
+        text: wish.text.clone(),
+    });
+    Field { asked: asked.collect(), name, now, wanted }
+}
+
+fn qos_text(row: &ObservedAssociation) -> String {
+    let list: Vec<&str> = row.qos.iter().map(QosName::as_str).collect();
+    let own = if row.qos_is_own { "" } else { " (inherited)" };
+    let default = row.default_qos.as_ref().map_or(String::new(), |name| format!(", default {name}"));
+    format!("{}{own}{default}", if list.is_empty() { "none".to_owned() } else { list.join(",") })
+}
+
+/// What a person would type.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ByHand {
+    /// Whether everything wanted is in force already, and the commands would change nothing.
+    pub in_force: bool,
+    /// What makes it so.
+    pub commands: Vec<String>,
+    /// What takes it back: to what is there now; where all is in force, to an account that the agent never touched.
+    pub undo: Vec<String>,
+}
+
+/// The commands for what is due; where nothing is due, for what is in force.
+pub fn by_hand(slurm: &Slurm, report: &CycleReport, account: &AccountName) -> ByHand {
+    let Some(weighed) = &report.weighed else { return ByHand::default() };
+    let due: Vec<&Change> = report.changes.iter().chain(&report.held).map(|state| &state.change).collect();
+    if !due.is_empty() {
+        return ByHand {
+            in_force: false,
+            commands: due.iter().map(|change| slurm.argv(change).to_string()).collect(),
+            undo: due.iter().rev().flat_map(|change| undo(slurm, change, &weighed.observed)).collect(),
+        };
+    }
+    let row = weighed.observed.accounts.get(account).map(|account| &account.row);
+    let (Some(wanted), Some(row)) = (weighed.wanted.get(account), row) else { return ByHand::default() };
+    let set = in_force(wanted, row);
+    ByHand {
+        in_force: true,
+        undo: vec![typed(slurm, account, &released(&set), &["fairshare=1", "defaultqos=-1"])],
+        commands: vec![typed(slurm, account, &set, &[])],
+    }
+}
+
+fn typed(slurm: &Slurm, account: &AccountName, set: &Assignments, more: &[&str]) -> String {
+    let change = Change::Accounts { accounts: Names::one(account.clone()), set: set.clone() };
+    with(slurm.argv(&change).to_string(), more)
+}
+
+fn with(mut typed: String, more: &[&str]) -> String {
+    for word in more {
+        typed.push(' ');
+        typed.push_str(word);
+    }
+    typed
+}
+
+/// Everything wanted, as one modify would set it.
+fn in_force(wanted: &Desired, row: &ObservedAssociation) -> Assignments {
+    let limits = wanted.limits.iter().map(|(kind, values)| {
+        (*kind, values.iter().map(|(tres, value)| (tres.clone(), Limit::At(*value))).collect())
+    });
+    Assignments {
+        fairshare: wanted.fairshare,
+        limits: limits.collect(),
+        grp_submit_jobs: wanted.submit_blocked.then_some(Limit::At(0)),
+        qos: wanted.qos.as_ref().map(|_| row.qos.clone()),
+        default_qos: wanted.qos.as_ref().and(row.default_qos.clone()),
+    }
+}
+
+/// The same fields as nobody had ever set them; fairshare and the default QOS are not in it.
+fn released(set: &Assignments) -> Assignments {
+    let cleared = set.limits.iter().map(|(kind, values)| {
+        (*kind, values.keys().map(|tres| (tres.clone(), Limit::Cleared)).collect::<BTreeMap<_, _>>())
+    });
+    Assignments {
+        fairshare: None,
+        limits: cleared.collect(),
+        grp_submit_jobs: set.grp_submit_jobs.map(|_| Limit::Cleared),
+        qos: set.qos.as_ref().map(|_| BTreeSet::new()),
+        default_qos: None,
+    }
+}
+
+/// What brings back what is there now, in the words of sacctmgr.
+fn undo(slurm: &Slurm, change: &Change, observed: &Observed) -> Vec<String> {
+    match change {
+        Change::Accounts { accounts, set } => accounts
+            .iter()
+            .filter_map(|name| {
+                let (back, more) = inverse(set, &observed.accounts.get(name)?.row);
+                Some(typed(slurm, name, &back, &more))
+            })
+            .collect(),
+        Change::User { user, account, set } => {
+            let above = observed.accounts.get(account);
+            let row =
+                above.and_then(|above| above.users.iter().find(|u| u.user == *user && u.partition.is_none()));
+            row.map(|row| {
+                let (back, more) = inverse(set, &row.row);
+                let change = Change::User { user: user.clone(), account: account.clone(), set: back };
+                with(slurm.argv(&change).to_string(), &more)
+            })
+            .into_iter()
+            .collect()
+        }
+        Change::ResetRawUsage { account, .. } => {
+            vec![format!("(the raw usage of {account} cannot be given back once it is reset)")]
+        }
+    }
+}
+
+/// The fields of `set` as they are in `row`, and what the type of assignments has no value for.
+fn inverse(set: &Assignments, row: &ObservedAssociation) -> (Assignments, Vec<&'static str>) {
+    let mut more = Vec::new();
+    let fairshare = set.fairshare.and(match row.share {
+        Share::Number(shares) => Some(shares),
+        Share::Parent => None,
+    });
+    if set.fairshare.is_some() && row.share == Share::Parent {
+        more.push("fairshare=parent");
+    }
+    if set.default_qos.is_some() && !row.default_qos_is_own {
+        more.push("defaultqos=-1");
+    }
+    let limits = set.limits.iter().map(|(kind, values)| {
+        let now = |tres: &Tres| row.limits.get(kind).and_then(|limits| limits.get(tres));
+        let back =
+            values.keys().map(|tres| (tres.clone(), now(tres).map_or(Limit::Cleared, |v| Limit::At(*v))));
+        (*kind, back.collect::<BTreeMap<_, _>>())
+    });
+    let list = if row.qos_is_own { row.qos.clone() } else { BTreeSet::new() };
+    let back = Assignments {
+        fairshare,
+        limits: limits.collect(),
+        grp_submit_jobs: set.grp_submit_jobs.map(|_| row.grp_submit_jobs.map_or(Limit::Cleared, Limit::At)),
+        qos: set.qos.as_ref().map(|_| list),
+        default_qos: set.default_qos.as_ref().and(row.default_qos.clone()).filter(|_| row.default_qos_is_own),
+    };
+    (back, more)
+}
+
+/// What separates an account from its next level, and from leaving the present one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ahead {
+    /// The next level, unless the account is at the last.
+    pub next: Option<Next>,
+    /// By how much the total would have to grow before the present level is left; `None` at the lowest, and where nothing
+    /// is granted.
+    pub relief: Option<Exact>,
+}
+
+/// The next level.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Next {
+    /// Which.
+    pub level: Level,
+    /// From this percentage on.
+    pub percent: Exact,
+    /// So much more of the scalar.
+    pub missing: Exact,
+    /// So much more of one component, if only that one is used.
+    pub by_component: BTreeMap<ComponentName, Exact>,
+}
+
+/// Looks ahead; `None` when a number has no room.
+pub fn ahead(outlook: &Outlook, components: &Components) -> Option<Ahead> {
+    let decided = &outlook.decided;
+    let mut next = None;
+    if let Some(threshold) = outlook.thresholds.iter().find(|threshold| threshold.level > decided.level) {
+        let mut by_component = BTreeMap::new();
+        let missing = threshold.at.minus(decided.used)?;
+        for (name, balance) in &decided.components {
+            let alone = if outlook.deciding.is_some() {
+                let at = balance.total.times(threshold.percent)?.over(Exact::whole(100))?;
+                Some(at.minus(balance.used)?)
+            } else {
+                let tres = components.get(name).map(|component| &component.tres);
+                missing.over(weight_of(&outlook.policy.weights, name, tres).unwrap_or(Exact::ONE))
+            };
+            by_component.extend(alone.map(|alone| (name.clone(), alone)));
+        }
+        next = Some(Next { level: threshold.level, percent: threshold.percent, missing, by_component });
+    }
+    let present = outlook.thresholds.iter().find(|threshold| threshold.level == decided.level);
+    let relief = present.and_then(|present| {
+        decided.used.times(Exact::whole(100))?.over(present.percent)?.minus(decided.total)
+    });
+    Some(Ahead { next, relief })
+}
+
+#[cfg(test)]
+mod tests;

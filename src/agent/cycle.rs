@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::Agent;
-use super::apply::{self, ChangeState};
+use super::apply::{self, ChangeState, Made};
 use super::deliver::{self, DeliveryState};
 use super::error::{AgentError, chain};
 use super::facts::{self, Facts, SourceState};
@@ -265,20 +265,40 @@ async fn govern(
         return Ok(());
     }
     // 8 to 11 apply, read back, settle
-    let (changes, after) = apply::apply(agent, &plan.changes, now).await?;
-    if let Some(after) = after {
+    let mut made = apply::apply(agent, &plan.changes, now).await?;
+    leave_open(agent, ask, &plan, &orders, &mut made)?;
+    if let Some(after) = made.observed.take() {
         observed = after;
     }
-    report.changes = changes;
     let settled =
-        orders::conclude(agent, orders.new, scene.facts, &report.changes, &observed, scene.rules, now)
-            .await?;
+        orders::conclude(agent, orders.new, scene.facts, &made, &observed, scene.rules, now).await?;
+    report.changes = made.changes;
     report.commands.extend(settled);
     report.decisions = decisions;
     if !ask.no_reports {
         report.enqueued +=
             tell::component_usage(agent, scene.facts, scene.periods, scene.totals, &observed, now)?;
     }
+    Ok(())
+}
+
+/// Accounts of which this cycle could not do all that is asked for: the plan waits or was cut short, the operator asked for
+/// another account, or an intent has no outcome yet.
+fn leave_open(
+    agent: &Agent,
+    ask: &Ask,
+    plan: &Plan,
+    orders: &Orders,
+    made: &mut Made,
+) -> Result<(), AgentError> {
+    made.open.extend(plan.held.iter().flat_map(|planned| planned.change.accounts().cloned()));
+    for intent in agent.store.unsettled_intents()? {
+        made.open.extend(intent.change.change.accounts().cloned());
+    }
+    let is_cut = plan.changes.len() >= agent.config.limits.changes_max;
+    let left_out =
+        |account: &&AccountName| is_cut || ask.account.as_ref().is_some_and(|only| only != *account);
+    made.open.extend(orders.new.iter().map(|order| &order.account).filter(left_out).cloned());
     Ok(())
 }
 

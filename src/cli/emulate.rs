@@ -59,9 +59,8 @@ fn slurm(common: &Common, program: &str, args: &[String]) -> Result<Exit, AgentE
         .into_iter()
         .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))
         .collect();
-    let output = world::slurm(&dir)?
-        .run(program, args, &env)
-        .map_err(|error| AgentError::Emulator(chain(&error)))?;
+    let output =
+        world::slurm(&dir)?.run(program, args, &env).map_err(|error| AgentError::Emulator(chain(&error)))?;
     render::bytes(&output.stdout, &output.stderr);
     // The status is the program's own, beside this program's table of exit codes.
     std::process::exit(output.status);
@@ -82,8 +81,10 @@ fn server(
         }
     };
     let seed = match seed {
-        Some(path) => std::fs::read_to_string(&path)
-            .map_err(|source| AgentError::System { doing: "reading the seed of the emulated server", source })?,
+        Some(path) => std::fs::read_to_string(&path).map_err(|source| AgentError::System {
+            doing: "reading the seed of the emulated server",
+            source,
+        })?,
         None => world::CENTRAL_SEED.to_owned(),
     };
     let seed: CentralState = serde_json::from_str(&seed)
@@ -112,9 +113,7 @@ fn clock(common: &Common, to: &str) -> Result<Exit, AgentError> {
     let dir = world::state_dir(common)?;
     world::prepare(&dir)?;
     let slurm = world::slurm(&dir)?;
-    let now = slurm
-        .with_world(|world| world.now())
-        .map_err(|error| AgentError::Emulator(chain(&error)))?;
+    let now = slurm.with_world(|world| world.now()).map_err(|error| AgentError::Emulator(chain(&error)))?;
     let by = move_of(to, now)?;
     slurm.with_world(|world| world.advance(by)).map_err(|error| AgentError::Emulator(chain(&error)))?;
     world::central(&dir)?.handle().advance(by);
@@ -124,7 +123,11 @@ fn clock(common: &Common, to: &str) -> Result<Exit, AgentError> {
 
 /// Seconds to move by.
 fn move_of(to: &str, now: i64) -> Result<i64, AgentError> {
-    let asked = |reason: String| AgentError::Asked(format!("{to:?} is no move of a clock ({reason}); give +2h, -1day or 2026-11-22T12:00:00Z"));
+    let asked = |reason: String| {
+        AgentError::Asked(format!(
+            "{to:?} is no move of a clock ({reason}); give +2h, -1day or 2026-11-22T12:00:00Z"
+        ))
+    };
     let span = |text: &str| {
         humantime::parse_duration(text)
             .map_err(|error| asked(error.to_string()))
@@ -149,7 +152,9 @@ fn reset(common: &Common) -> Result<Exit, AgentError> {
             render::text("there is no emulated world\n");
             return Ok(Exit::Done);
         }
-        Err(source) => return Err(AgentError::System { doing: "reading the emulator's state directory", source }),
+        Err(source) => {
+            return Err(AgentError::System { doing: "reading the emulator's state directory", source });
+        }
     };
     for entry in entries.flatten() {
         let name = entry.file_name();

@@ -1,7 +1,5 @@
 //! `--evaluate-now`: the daemon's cycle once, and what it found and did.
 
-use humantime::format_duration;
-
 use super::world::World;
 use super::{Common, EvaluateArgs, log, render, world};
 use crate::agent::apply::ChangeState;
@@ -153,5 +151,5 @@ fn change_row(change: &ChangeState) -> Vec<String> {
 
 /// A length of time as people say it, to the second.
 pub fn span(seconds: i64) -> String {
-    format_duration(std::time::Duration::from_secs(seconds.unsigned_abs())).to_string()
+    humantime::format_duration(std::time::Duration::from_secs(seconds.unsigned_abs())).to_string()
 }

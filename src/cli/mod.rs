@@ -3,6 +3,7 @@
 //! Verbs only read what an operator asks and show what the agent found; what is done is done in `agent`.
 
 mod daemon;
+mod emulate;
 mod evaluate_now;
 mod explain;
 mod history;
@@ -90,6 +91,13 @@ enum Verb {
     Usage(usage::UsageArgs),
     Explain(explain::ExplainArgs),
     History(history::HistoryArgs),
+    /// The emulated world: `emulate sacct ...` (and the other Slurm programs), its server, its clock.
+    ///
+    /// Example: slurm-site-agent emulate sacctmgr -nP show assoc format=account,qos
+    Emulate {
+        #[command(subcommand)]
+        what: emulate::Emulate,
+    },
 }
 
 fn account(text: &str) -> Result<AccountName, String> {
@@ -103,6 +111,7 @@ pub fn run(cli: Cli) -> Result<Exit, AgentError> {
         None => daemon::run(&cli.common),
         Some(Verb::CheckConfig { print }) => check_config(&cli.common, print),
         Some(Verb::Confirm { plan }) => confirm(&cli.common, &plan),
+        Some(Verb::Emulate { what }) => emulate::run(&cli.common, what),
         Some(Verb::Status(args)) => status::run(&cli.common, &args),
         Some(Verb::Usage(args)) => usage::run(&cli.common, &args),
         Some(Verb::Explain(args)) => explain::run(&cli.common, &args),

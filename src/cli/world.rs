@@ -4,15 +4,26 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 use super::Common;
-use crate::agent::error::AgentError;
+use crate::agent::clock::Clock;
+use crate::agent::error::{AgentError, chain};
 use crate::agent::{Agent, Outside};
 use crate::config::{self, Config, EMULATOR_AMIE_KEY_FILE, EMULATOR_TOKEN_FILE};
+use crate::core::command::Mode;
+use crate::core::time::Epoch;
+use crate::emulator::central::{CentralServer, CentralState};
+use crate::emulator::slurm::{EmulatedSlurm, World as SlurmWorld};
+use crate::slurm::{Answer, RunError, Runner};
 use crate::store::Store;
 
+/// Shipped data of the emulated Slurm.
+const SLURM_SEED: &str = include_str!("../../fixtures/demo/slurm.json");
+/// Shipped data of the emulated server.
+pub const CENTRAL_SEED: &str = include_str!("../../fixtures/demo/central.json");
 /// Token of the agent in the shipped data; the emulated server knows it, nobody else does.
 const CENTRAL_TOKEN: &str = "emulated-agent-token";
 /// Key of the site in the shipped data.
@@ -35,7 +46,27 @@ impl World {
             let outside = Outside::real(&config);
             return Ok(World { config, outside: Some(outside), server: None, copy: None });
         }
-        Err(AgentError::Emulator("not built in yet".into()))
+        let dir = state_dir(common)?;
+        prepare(&dir)?;
+        let central = central(&dir)?;
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.map_err(|source| {
+            AgentError::System { doing: "opening a port for the emulated server", source }
+        })?;
+        let address = listener.local_addr().map_err(|source| AgentError::System {
+            doing: "opening a port for the emulated server",
+            source,
+        })?;
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            if let Err(error) = central.serve(listener, stopped).await {
+                tracing::error!(error = chain(&error), "the emulated server stopped");
+            }
+        });
+        let config = config::emulator_defaults(&dir, &format!("http://{address}/"))?;
+        let slurm = Arc::new(slurm(&dir)?);
+        let outside = Outside { runner: runner(&slurm), clock: clock(&slurm), mode: Mode::Emulator };
+        Ok(World { config, outside: Some(outside), server: Some((stop, task)), copy: None })
     }
 
     /// The agent on the store of the configuration. Once.
@@ -44,8 +75,7 @@ impl World {
         self.agent_on(store)
     }
 
-    /// The agent on a private copy of the store, which goes when the world is closed: a dry run leaves the real one alone and
-    /// works beside a running daemon.
+    /// The agent on a private copy of the store: a dry run leaves the real one alone and works beside a running daemon.
     pub fn agent_on_a_copy(&mut self) -> Result<Agent, AgentError> {
         let store = self.store_copy()?;
         self.agent_on(store)
@@ -127,4 +157,40 @@ pub fn prepare(dir: &Path) -> Result<(), AgentError> {
         }
     }
     Ok(())
+}
+
+/// The emulated Slurm of a directory, with the shipped data when it is new.
+pub fn slurm(dir: &Path) -> Result<EmulatedSlurm, AgentError> {
+    let seed = SlurmWorld::from_json(SLURM_SEED).map_err(|error| AgentError::Emulator(chain(&error)))?;
+    EmulatedSlurm::in_file(&dir.join("slurm.json"), || seed)
+        .map_err(|error| AgentError::Emulator(chain(&error)))
+}
+
+/// The emulated server of a directory, with the shipped data when it is new.
+pub fn central(dir: &Path) -> Result<CentralServer, AgentError> {
+    let seed: CentralState = serde_json::from_str(CENTRAL_SEED)
+        .map_err(|error| AgentError::Emulator(format!("the shipped data of the server: {error}")))?;
+    CentralServer::in_file(&dir.join("central.json"), || seed)
+        .map_err(|error| AgentError::Emulator(chain(&error)))
+}
+
+fn runner(slurm: &Arc<EmulatedSlurm>) -> Runner {
+    let slurm = Arc::clone(slurm);
+    Runner::Emulated(Arc::new(move |program, args, env| {
+        let output = slurm.run(program, args, env).map_err(|error| RunError::Lost {
+            argv: program.to_owned(),
+            source: std::io::Error::other(error),
+        })?;
+        Ok(Answer { stdout: output.stdout, stderr: output.stderr, status: output.status })
+    }))
+}
+
+fn clock(slurm: &Arc<EmulatedSlurm>) -> Clock {
+    let slurm = Arc::clone(slurm);
+    Clock::Emulated(Arc::new(move || {
+        slurm.with_world(|world| Epoch(world.now())).unwrap_or_else(|error| {
+            tracing::error!(error = chain(&error), "the emulated clock could not be read");
+            Epoch(0)
+        })
+    }))
 }

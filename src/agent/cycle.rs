@@ -23,7 +23,7 @@ use crate::core::command::Mode;
 use crate::core::desired::{Desired, Wish, desired};
 use crate::core::evaluate::{Decision, Level, Lever, PartitionWeights, QosRules, Rules};
 use crate::core::name::AccountName;
-use crate::core::plan::{Change, Outcome, Owned, Plan, PlanLimits, ResetMarker, plan};
+use crate::core::plan::{Change, Outcome, Owned, Plan, PlanLimits, PlannedChange, ResetMarker, plan};
 use crate::core::time::Epoch;
 use crate::store::ResetHow;
 
@@ -237,6 +237,9 @@ async fn govern(
     let mut orders =
         orders::sort(agent, scene.facts, scene.periods, &decisions, scene.rules, now, ask.dry_run).await?;
     report.commands.append(&mut orders.settled);
+    if let Some(only) = &ask.account {
+        orders.new.retain(|order| order.account == *only);
+    }
     let resets = due_resets(agent, &decisions, &orders, now)?;
     let wishes = wishes(scene, &decisions, &orders);
     let mut wanted = desired(&decisions, &wishes, &resets, &observed, &scene.rules.qos);
@@ -252,7 +255,7 @@ async fn govern(
     report.findings.extend(plan.findings.iter().cloned());
     report.findings.extend(plan.missing.iter().map(|name| format!("account {name} does not exist")));
     report.held_because.clone_from(&plan.held_because);
-    let unmade = |planned: &crate::core::plan::PlannedChange| ChangeState {
+    let unmade = |planned: &PlannedChange| ChangeState {
         argv: agent.slurm.argv(&planned.change).to_string(),
         change: planned.change.clone(),
         because: planned.because.clone(),
@@ -266,7 +269,7 @@ async fn govern(
     }
     // 8 to 11 apply, read back, settle
     let mut made = apply::apply(agent, &plan.changes, now).await?;
-    leave_open(agent, ask, &plan, &orders, &mut made)?;
+    leave_open(agent, &plan, &mut made)?;
     if let Some(after) = made.observed.take() {
         observed = after;
     }
@@ -282,23 +285,13 @@ async fn govern(
     Ok(())
 }
 
-/// Accounts of which this cycle could not do all that is asked for: the plan waits or was cut short, the operator asked for
-/// another account, or an intent has no outcome yet.
-fn leave_open(
-    agent: &Agent,
-    ask: &Ask,
-    plan: &Plan,
-    orders: &Orders,
-    made: &mut Made,
-) -> Result<(), AgentError> {
-    made.open.extend(plan.held.iter().flat_map(|planned| planned.change.accounts().cloned()));
+/// Accounts of which this cycle could not do all that is asked for: the plan waits, or an intent has no outcome yet.
+fn leave_open(agent: &Agent, plan: &Plan, made: &mut Made) -> Result<(), AgentError> {
+    let waiting = plan.held.iter().chain(&plan.later);
+    made.open.extend(waiting.flat_map(|planned| planned.change.accounts().cloned()));
     for intent in agent.store.unsettled_intents()? {
         made.open.extend(intent.change.change.accounts().cloned());
     }
-    let is_cut = plan.changes.len() >= agent.config.limits.changes_max;
-    let left_out =
-        |account: &&AccountName| is_cut || ask.account.as_ref().is_some_and(|only| only != *account);
-    made.open.extend(orders.new.iter().map(|order| &order.account).filter(left_out).cloned());
     Ok(())
 }
 

@@ -21,6 +21,7 @@ pub mod step;
 pub mod summary;
 pub mod tell;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::central::amie::{AmieClient, AmieSettings};
@@ -62,6 +63,8 @@ pub struct Agent {
     pub mode: Mode,
     /// Number of the last cycle of this process.
     pub cycle: u64,
+    /// Findings of the last cycle: each is logged when it comes, not in every cycle that it stays.
+    pub told: BTreeSet<String>,
 }
 
 /// What of the outside is real.
@@ -95,7 +98,17 @@ impl Agent {
     pub fn new(config: Config, outside: Outside, store: Store) -> Result<Agent, AgentError> {
         let (centrals, amie) = clients(&config, &outside.clock)?;
         let slurm = Slurm::new(outside.runner, config.cluster.name.clone());
-        Ok(Agent { slurm, centrals, amie, store, clock: outside.clock, mode: outside.mode, cycle: 0, config })
+        Ok(Agent {
+            slurm,
+            centrals,
+            amie,
+            store,
+            clock: outside.clock,
+            mode: outside.mode,
+            cycle: 0,
+            told: BTreeSet::new(),
+            config,
+        })
     }
 
     /// An agent that asks no server and reads no secret: what the sources said last is all it knows of them. For verbs
@@ -103,7 +116,17 @@ impl Agent {
     pub fn offline(config: Config, outside: Outside, store: Store) -> Agent {
         let slurm = Slurm::new(outside.runner, config.cluster.name.clone());
         let (clock, mode) = (outside.clock, outside.mode);
-        Agent { slurm, centrals: Vec::new(), amie: None, store, clock, mode, cycle: 0, config }
+        Agent {
+            slurm,
+            centrals: Vec::new(),
+            amie: None,
+            store,
+            clock,
+            mode,
+            cycle: 0,
+            told: BTreeSet::new(),
+            config,
+        }
     }
 
     /// Goes on with another configuration: clients are made anew, store and clock stay. On an error everything stays as it was.

@@ -10,6 +10,7 @@ use super::error::{AgentError, chain};
 use super::facts::{Facts, Offer};
 use super::judge::Periods;
 use super::step::Step;
+use crate::config::LOCAL_SOURCE;
 use crate::core::association::Observed;
 use crate::core::command::{Command, CommandKind, CommandState, Triage, TriageFacts, Verdict, triage, wish};
 use crate::core::desired::Wish;
@@ -77,7 +78,8 @@ pub async fn sort(
 ) -> Result<Orders, AgentError> {
     let mut orders = Orders::default();
     let pending = agent.store.pending()?;
-    for offer in &facts.offers {
+    // Local allocations have no server and no commands.
+    for offer in facts.offers.iter().filter(|offer| offer.source.as_str() != LOCAL_SOURCE) {
         let windows = windows_of(offer, periods);
         let waiting: Vec<Command> =
             pending.iter().filter(|command| command.source == offer.source).cloned().collect();

@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use crate::central::amie::{AmieClient, AmieSettings};
 use crate::central::waldur::{WaldurClient, WaldurSettings};
-use crate::central::{Surroundings, WallClock};
+use crate::central::{Sleep, Surroundings};
 use crate::config::{Amie, Config, Source};
 use crate::core::command::Mode;
 use crate::core::evaluate::{PartitionWeights, QosRules, Rules};
@@ -196,9 +196,12 @@ fn clients(config: &Config, clock: &Clock) -> Result<(Vec<Central>, Option<AmieC
 }
 
 fn surroundings(clock: &Clock) -> Surroundings {
-    let clock = clock.clone();
-    let wall: WallClock = Arc::new(move || clock.now());
-    Surroundings::new(wall, rand::random())
+    let (now, waiting) = (clock.clone(), clock.clone());
+    let sleep: Sleep = Arc::new(move |span| {
+        let waiting = waiting.clone();
+        Box::pin(async move { waiting.wait(span).await })
+    });
+    Surroundings { clock: Arc::new(move || now.now()), jitter_seed: rand::random(), sleep }
 }
 
 fn waldur_client(source: &Source, clock: &Clock) -> Result<WaldurClient, AgentError> {

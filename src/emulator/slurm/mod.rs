@@ -9,6 +9,7 @@
 
 mod call;
 mod clock;
+mod configuration;
 mod fault;
 mod file;
 mod getopt;
@@ -18,6 +19,9 @@ mod names;
 mod sacct;
 mod sacctmgr;
 mod scontrol;
+mod shares;
+mod sreport;
+mod sshare;
 mod table;
 mod terminal;
 mod times;
@@ -52,7 +56,14 @@ impl World {
         let output = match program {
             "sacct" => sacct::run(self, &call),
             "sacctmgr" => sacctmgr::run(self, &call),
-            _ => Output { stdout: Vec::new(), stderr: format!("{program}: command not found\n").into_bytes(), status: 127 },
+            "scontrol" => scontrol::run(self, &call),
+            "sreport" => sreport::run(self, &call),
+            "sshare" => sshare::run(self, &call),
+            _ => Output {
+                stdout: Vec::new(),
+                stderr: format!("{program}: command not found\n").into_bytes(),
+                status: 127,
+            },
         };
         match effect {
             Some(effect) => fault::after(&effect, output),
@@ -61,13 +72,4 @@ impl World {
     }
 
     pub(super) fn let_time_pass(&mut self) {}
-}
-
-/// What a program says when slurmdbd does not answer, and its own last line.
-fn unreachable_database(call: &Call<'_>, last: &str) -> String {
-    call.error(last)
-}
-
-fn unreachable_controller(call: &Call<'_>, last: &str) -> String {
-    call.error(last)
 }

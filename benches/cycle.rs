@@ -35,10 +35,16 @@ fn main() {
 
 fn world(accounts: usize, jobs: usize) -> World {
     let mut text = String::from("{\"cluster\":\"bench\",\"clock\":{\"fixed\":");
-    let _ = write!(text, "{NOW}}},\"qos\":[{{\"name\":\"normal\"}},{{\"name\":\"slowdown\"}},{{\"name\":\"blocked\"}}],\"accounts\":[");
+    let _ = write!(
+        text,
+        "{NOW}}},\"qos\":[{{\"name\":\"normal\"}},{{\"name\":\"slowdown\"}},{{\"name\":\"blocked\"}}],\"accounts\":["
+    );
     for account in 0..accounts {
         let comma = if account == 0 { "" } else { "," };
-        let _ = write!(text, "{comma}{{\"name\":\"a{account}\",\"qos\":[\"normal\"],\"default_qos\":\"normal\"}}");
+        let _ = write!(
+            text,
+            "{comma}{{\"name\":\"a{account}\",\"qos\":[\"normal\"],\"default_qos\":\"normal\"}}"
+        );
     }
     text.push_str("],\"users\":[");
     for account in 0..accounts {
@@ -83,7 +89,10 @@ fn measure(accounts: usize, jobs: usize) {
         folder.path().join("state.db").display().to_string()
     );
     for account in 0..accounts {
-        let _ = write!(text, "[[allocation]]\naccount = \"a{account}\"\nlimits = {{ cpu = 1000 }}\nperiod = \"month\"\nbilling = false\n");
+        let _ = write!(
+            text,
+            "[[allocation]]\naccount = \"a{account}\"\nlimits = {{ cpu = 1000 }}\nperiod = \"month\"\nbilling = false\n"
+        );
     }
     let config = config::parse(&text, "bench").expect("a configuration");
     let store = Store::open(&config.store.path).expect("a store");

@@ -27,7 +27,6 @@ pub struct Emulation {
 }
 
 /// How a run ended.
-#[derive(Debug)]
 pub struct Ended {
     /// Whether it was killed.
     pub killed: bool,
@@ -35,6 +34,17 @@ pub struct Ended {
     pub report: Option<Value>,
     /// Everything it printed.
     pub text: String,
+}
+
+impl std::fmt::Debug for Ended {
+    /// What was to be done; decisions are long and not what a failed test is about.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some(report) = &self.report else { return f.write_str(&self.text) };
+        for part in ["changes", "held", "commands", "enqueued", "delivered", "findings"] {
+            writeln!(f, "{part}: {:#}", report[part])?;
+        }
+        Ok(())
+    }
 }
 
 impl Ended {

@@ -33,7 +33,12 @@ fn fresh() -> Emulation {
         })
     };
     let more = [
-        command("chemistry", "limits", 51, json!({"limit_type": "GrpTRESMins", "limits": {"cpu": 7200, "gpu": 600}})),
+        command(
+            "chemistry",
+            "limits",
+            51,
+            json!({"limit_type": "GrpTRESMins", "limits": {"cpu": 7200, "gpu": 600}}),
+        ),
         command("chemistry", "qos", 52, json!({"qos": "slowdown", "reason": "by hand"})),
         command("biology", "fairshare", 53, json!({"fairshare": 40})),
         command("biology", "fairshare", 54, json!({"fairshare": 41})),
@@ -139,7 +144,9 @@ fn a_reset_that_was_run_is_not_run_again_although_jobs_have_counted_on_since() {
             .filter(|(_, at)| *at > 0)
             .collect()
     };
-    for (step, first_hour) in [(Step::Intended, false), (Step::Ran, true), (Step::ReadBack, true), (Step::Settled, true)] {
+    for (step, first_hour) in
+        [(Step::Intended, false), (Step::Ran, true), (Step::ReadBack, true), (Step::Settled, true)]
+    {
         let world = next_month();
         assert!(world.evaluate(Some(step)).killed, "{step:?}");
         let after_crash = marks(&world);

@@ -142,7 +142,7 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
     // 6 accounts as they are
     match observe(agent).await {
         Ok((observed, rules)) => {
-            let totals = judge::totals(agent, &periods, now)?;
+            let totals = judge::totals(agent, &periods, now, ask.deep, &mut report.findings)?;
             let scene = Scene { facts: &facts, periods: &periods, totals: &totals, rules: &rules };
             govern(agent, ask, &scene, observed, &mut report, now).await?;
         }

@@ -273,6 +273,10 @@ async fn govern(
         observed = after;
     }
     report.changes = changes;
+    report.findings.extend(apply::used_up_already(agent, &report.changes, &decisions).await);
+    // A command whose change waits is judged when the change was made.
+    let waits: BTreeSet<AccountName> = plan.held.iter().chain(&plan.later).flat_map(accounts_of).collect();
+    orders.new.retain(|order| !waits.contains(&order.account));
     let settled =
         orders::conclude(agent, orders.new, scene.facts, &report.changes, &observed, scene.rules, now)
             .await?;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::Agent;
-use super::apply::{self, ChangeState};
+use super::apply::{self, ChangeState, Made};
 use super::deliver::{self, DeliveryState};
 use super::error::{AgentError, chain};
 use super::facts::{self, Facts, SourceState};
@@ -142,7 +142,7 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
     // 6 accounts as they are
     match observe(agent).await {
         Ok((observed, rules)) => {
-            let totals = judge::totals(agent, &periods, now)?;
+            let totals = judge::totals(agent, &periods, now, ask.deep, &mut report.findings)?;
             let scene = Scene { facts: &facts, periods: &periods, totals: &totals, rules: &rules };
             govern(agent, ask, &scene, observed, &mut report, now).await?;
         }
@@ -268,18 +268,14 @@ async fn govern(
         return Ok(());
     }
     // 8 to 11 apply, read back, settle
-    let (changes, after) = apply::apply(agent, &plan.changes, now).await?;
-    if let Some(after) = after {
+    let mut made = apply::apply(agent, &plan.changes, now).await?;
+    leave_open(agent, &plan, &mut made)?;
+    if let Some(after) = made.observed.take() {
         observed = after;
     }
-    report.changes = changes;
-    report.findings.extend(apply::used_up_already(agent, &report.changes, &decisions).await);
-    // A command whose change waits is judged when the change was made.
-    let waits: BTreeSet<AccountName> = plan.held.iter().chain(&plan.later).flat_map(accounts_of).collect();
-    orders.new.retain(|order| !waits.contains(&order.account));
     let settled =
-        orders::conclude(agent, orders.new, scene.facts, &report.changes, &observed, scene.rules, now)
-            .await?;
+        orders::conclude(agent, orders.new, scene.facts, &made, &observed, scene.rules, now).await?;
+    report.changes = made.changes;
     report.commands.extend(settled);
     report.decisions = decisions;
     if !ask.no_reports {
@@ -289,11 +285,14 @@ async fn govern(
     Ok(())
 }
 
-fn accounts_of(planned: &PlannedChange) -> Vec<AccountName> {
-    match &planned.change {
-        Change::Accounts { accounts, .. } => accounts.iter().cloned().collect(),
-        Change::User { account, .. } | Change::ResetRawUsage { account, .. } => vec![account.clone()],
+/// Accounts of which this cycle could not do all that is asked for: the plan waits, or an intent has no outcome yet.
+fn leave_open(agent: &Agent, plan: &Plan, made: &mut Made) -> Result<(), AgentError> {
+    let waiting = plan.held.iter().chain(&plan.later);
+    made.open.extend(waiting.flat_map(|planned| planned.change.accounts().cloned()));
+    for intent in agent.store.unsettled_intents()? {
+        made.open.extend(intent.change.change.accounts().cloned());
     }
+    Ok(())
 }
 
 /// Resets that are due: one per account, policy and period, never for the period in which the agent first saw the

@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod notify;
 pub mod orders;
 pub mod outlook;
+pub mod preflight;
 pub mod schedule;
 pub mod signals;
 pub mod step;
@@ -26,8 +27,8 @@ use std::sync::Arc;
 
 use crate::central::amie::{AmieClient, AmieSettings};
 use crate::central::waldur::{WaldurClient, WaldurSettings};
-use crate::central::{Surroundings, WallClock};
-use crate::config::{Config, Source};
+use crate::central::{Sleep, Surroundings};
+use crate::config::{Amie, Config, Source};
 use crate::core::command::Mode;
 use crate::core::evaluate::{PartitionWeights, QosRules, Rules};
 use crate::core::name::SourceName;
@@ -63,6 +64,8 @@ pub struct Agent {
     pub mode: Mode,
     /// Number of the last cycle of this process.
     pub cycle: u64,
+    /// Totals of ended jobs, followed from cycle to cycle.
+    pub ended: judge::EndedTotals,
     /// Findings of the last cycle: each is logged when it comes, not in every cycle that it stays.
     pub told: BTreeSet<String>,
 }
@@ -106,6 +109,7 @@ impl Agent {
             clock: outside.clock,
             mode: outside.mode,
             cycle: 0,
+            ended: judge::EndedTotals::default(),
             told: BTreeSet::new(),
             config,
         })
@@ -124,6 +128,7 @@ impl Agent {
             clock,
             mode,
             cycle: 0,
+            ended: judge::EndedTotals::default(),
             told: BTreeSet::new(),
             config,
         }
@@ -182,43 +187,25 @@ impl Agent {
 
 /// The clients of all servers of a configuration; their secrets are read here.
 fn clients(config: &Config, clock: &Clock) -> Result<(Vec<Central>, Option<AmieClient>), AgentError> {
-    let clock = clock.clone();
-    let wall: WallClock = Arc::new(move || clock.now());
-    let surroundings = || Surroundings::new(Arc::clone(&wall), rand::random());
     let mut centrals = Vec::new();
     for source in &config.sources {
-        let client = WaldurClient::new(&waldur_settings(source)?, surroundings())?;
-        centrals.push(Central { name: source.name.clone(), client });
+        centrals.push(Central { name: source.name.clone(), client: waldur_client(source, clock)? });
     }
-    let amie = match &config.amie {
-        Some(amie) => Some(AmieClient::new(
-            &AmieSettings {
-                name: SourceName::parse("amie").map_err(|error| AgentError::Asked(error.to_string()))?,
-                url: amie.url.to_string(),
-                site: amie.site.clone(),
-                api_key: amie.key.read()?,
-                ca_file: amie.ca_file.clone(),
-                proxy: amie.proxy.clone(),
-                timeout: amie.timeout,
-                response_bytes_max: RESPONSE_BYTES_MAX,
-                attempts_max: ATTEMPTS_MAX,
-                batch_bytes_max: amie.batch_bytes_max,
-                batch_records_max: amie.batch_records_max,
-            },
-            surroundings(),
-        )?),
-        None => None,
-    };
+    let amie = config.amie.as_ref().map(|amie| amie_client(amie, clock)).transpose()?;
     Ok((centrals, amie))
 }
 
-/// Largest answer of the AMIE server: a page of loaded records stays near 1 MiB.
-const RESPONSE_BYTES_MAX: usize = 32 << 20;
-/// Tries of one request to AMIE in one cycle; the next cycle tries again.
-const ATTEMPTS_MAX: u32 = 4;
+fn surroundings(clock: &Clock) -> Surroundings {
+    let (now, waiting) = (clock.clone(), clock.clone());
+    let sleep: Sleep = Arc::new(move |span| {
+        let waiting = waiting.clone();
+        Box::pin(async move { waiting.wait(span).await })
+    });
+    Surroundings { clock: Arc::new(move || now.now()), jitter_seed: rand::random(), sleep }
+}
 
-fn waldur_settings(source: &Source) -> Result<WaldurSettings, AgentError> {
-    Ok(WaldurSettings {
+fn waldur_client(source: &Source, clock: &Clock) -> Result<WaldurClient, AgentError> {
+    let settings = WaldurSettings {
         name: source.name.clone(),
         url: source.url.to_string(),
         token: source.token.read()?,
@@ -228,5 +215,28 @@ fn waldur_settings(source: &Source) -> Result<WaldurSettings, AgentError> {
         timeout: source.timeout,
         response_bytes_max: usize::try_from(source.response_bytes_max).unwrap_or(usize::MAX),
         attempts_max: source.attempts_max,
-    })
+    };
+    Ok(WaldurClient::new(&settings, surroundings(clock))?)
 }
+
+fn amie_client(amie: &Amie, clock: &Clock) -> Result<AmieClient, AgentError> {
+    let settings = AmieSettings {
+        name: SourceName::parse("amie").map_err(|error| AgentError::Asked(error.to_string()))?,
+        url: amie.url.to_string(),
+        site: amie.site.clone(),
+        api_key: amie.key.read()?,
+        ca_file: amie.ca_file.clone(),
+        proxy: amie.proxy.clone(),
+        timeout: amie.timeout,
+        response_bytes_max: RESPONSE_BYTES_MAX,
+        attempts_max: ATTEMPTS_MAX,
+        batch_bytes_max: amie.batch_bytes_max,
+        batch_records_max: amie.batch_records_max,
+    };
+    Ok(AmieClient::new(&settings, surroundings(clock))?)
+}
+
+/// Largest answer of the AMIE server: a page of loaded records stays near 1 MiB.
+const RESPONSE_BYTES_MAX: usize = 32 << 20;
+/// Tries of one request to AMIE in one cycle; the next cycle tries again.
+const ATTEMPTS_MAX: u32 = 4;

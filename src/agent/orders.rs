@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::Agent;
-use super::apply::ChangeState;
+use super::apply::{ChangeState, Made};
 use super::error::{AgentError, chain};
 use super::facts::{Facts, Offer};
 use super::judge::Periods;
@@ -18,6 +18,7 @@ use crate::core::command::{
 use crate::core::desired::Wish;
 use crate::core::evaluate::{Decided, Decision, Rules};
 use crate::core::name::AccountName;
+use crate::core::period::Period;
 use crate::core::plan::{Change, Outcome, ResetMarker, fulfilled};
 use crate::core::report::{CommandResult, Message};
 use crate::core::time::{Epoch, Window};
@@ -26,6 +27,10 @@ use crate::store::{InboxCommand, ResetHow};
 
 /// Most rows of the inbox that are looked through for an adopted reset: years of commands, only read when a reset is asked for.
 const INBOX_ROWS_MAX: usize = 100_000;
+
+/// Latest changes of an account that are looked at for what was run for a command: a cycle makes a few, and a command
+/// waits for a day at most.
+const CHANGES_LOOKED_AT: usize = 100;
 
 /// A command that is acted on in this cycle.
 #[derive(Debug, Clone)]
@@ -188,18 +193,24 @@ fn order(
         if is_open(agent, &marker)? {
             return Ok(Placed::Waits);
         }
-        if agent.store.reset_how(&marker)? == Some(ResetHow::Reset)
-            || reset_before_us(agent, command, period.window())?
-        {
-            // A server that lost its memory issues the commands of a period again. What this one asks for is in effect.
-            return Ok(Placed::Ends(
-                CommandState::Done,
-                format!("not run: raw usage was already reset in period {}", period.name),
-            ));
+        if reset_before_us(agent, command, period.window())? {
+            return Ok(already(period));
         }
-        reset = Some(marker);
+        if agent.store.reset_how(&marker)? != Some(ResetHow::Reset) {
+            reset = Some(marker);
+        } else if !reset_since(agent, command, &marker)? {
+            return Ok(already(period));
+        }
     }
     Ok(Placed::Now(Box::new(Order { command: command.clone(), account, wish, reset })))
+}
+
+/// A server that lost its memory issues the commands of a period again; what they ask for is in effect.
+fn already(period: &Period) -> Placed {
+    Placed::Ends(
+        CommandState::Done,
+        format!("not run: raw usage was already reset in period {}", period.name),
+    )
 }
 
 /// Whether an earlier try of this reset has no known outcome yet.
@@ -222,6 +233,18 @@ fn reset_before_us(agent: &Agent, command: &Command, period: Window) -> Result<b
     Ok(agent.store.commands(INBOX_ROWS_MAX)?.iter().any(same))
 }
 
+/// Whether a reset was made since the command is here: by a cycle that was ended before it could say so.
+fn reset_since(agent: &Agent, command: &Command, marker: &ResetMarker) -> Result<bool, AgentError> {
+    let Some(received) = agent.store.received(&command.uuid)? else { return Ok(false) };
+    let made = agent.store.history(CHANGES_LOOKED_AT, Some(&marker.account))?;
+    let is_this = |change: &Change| matches!(change, Change::ResetRawUsage { marker: m, .. } if m == marker);
+    Ok(made.iter().any(|intent| {
+        intent.at >= received
+            && is_this(&intent.change.change)
+            && matches!(intent.outcome, Some(Outcome::Applied | Outcome::AlreadyInEffect))
+    }))
+}
+
 /// What earlier commands of the current period still ask for: the newest in effect of each type and account.
 fn standing(
     agent: &Agent,
@@ -242,12 +265,13 @@ fn standing(
     Ok(wishes)
 }
 
-/// Gives every order its verdict by what is there now.
+/// Gives every order its verdict by what is there now. One that is not in effect and may still come to be (Slurm gave no
+/// answer, it could not be read back, the plan waits) stays pending for the next cycle, until it is stale.
 pub async fn conclude(
     agent: &mut Agent,
     orders: Vec<Order>,
     facts: &Facts,
-    changes: &[ChangeState],
+    made: &Made,
     observed: &Observed,
     rules: &Rules,
     now: Epoch,
@@ -260,18 +284,15 @@ pub async fn conclude(
         }) else {
             continue;
         };
-        let commands: Vec<String> =
-            changes.iter().filter(|change| touches(change, &order.account)).map(|c| c.argv.clone()).collect();
+        let changes = &made.changes;
         let result = match &order.reset {
             Some(marker) => reset_result(changes, marker),
             None => fulfilled(&order.wish, observed, &rules.qos),
         };
-        if result.is_err()
-            && changes.iter().any(|change| touches(change, &order.account) && is_unknown(change))
-        {
-            // The next cycle looks at what happened before anything is said.
+        if result.is_err() && made.is_open(&order.account) {
             continue;
         }
+        let commands = ran_for(agent, &order, changes)?;
         let verdict = match result {
             Ok(()) => Verdict { state: CommandState::Done, error: String::new(), commands },
             Err(reason) => {
@@ -286,16 +307,25 @@ pub async fn conclude(
     Ok(settled)
 }
 
-fn touches(change: &ChangeState, account: &AccountName) -> bool {
-    match &change.change {
-        Change::Accounts { accounts, .. } => accounts.iter().any(|name| name == account),
-        Change::User { account: above, .. } => above == account,
-        Change::ResetRawUsage { account: reset, .. } => reset == account,
+/// What was run on the account since the command is here: by this cycle, and by earlier ones that a crash or an outage
+/// kept from giving it its verdict. Each argument vector once.
+fn ran_for(agent: &Agent, order: &Order, changes: &[ChangeState]) -> Result<Vec<String>, AgentError> {
+    let mut commands = Vec::new();
+    if let Some(received) = agent.store.received(&order.command.uuid)? {
+        let made = agent.store.history(CHANGES_LOOKED_AT, Some(&order.account))?;
+        let done = made.iter().rev().filter(|i| i.at >= received && i.outcome == Some(Outcome::Applied));
+        commands.extend(done.map(|intent| agent.slurm.argv(&intent.change.change).to_string()));
     }
+    let ran = changes.iter().filter(|change| touches(change, &order.account));
+    let ran = ran.filter(|change| change.outcome != Some(Outcome::AlreadyInEffect));
+    commands.extend(ran.map(|change| change.argv.clone()));
+    let mut seen = BTreeSet::new();
+    commands.retain(|argv| seen.insert(argv.clone()));
+    Ok(commands)
 }
 
-fn is_unknown(change: &ChangeState) -> bool {
-    matches!(change.outcome, Some(Outcome::Unknown { .. }))
+fn touches(change: &ChangeState, account: &AccountName) -> bool {
+    change.change.accounts().any(|name| name == account)
 }
 
 fn why_not(change: &ChangeState) -> Option<String> {

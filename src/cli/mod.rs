@@ -2,6 +2,7 @@
 //!
 //! Verbs only read what an operator asks and show what the agent found; what is done is done in `agent`.
 
+mod check;
 mod daemon;
 mod emulate;
 mod evaluate_now;
@@ -87,6 +88,7 @@ enum Verb {
         /// Name of the plan, as `status` shows it.
         plan: String,
     },
+    Check(check::CheckArgs),
     Status(status::StatusArgs),
     Usage(usage::UsageArgs),
     Explain(explain::ExplainArgs),
@@ -112,6 +114,7 @@ pub fn run(cli: Cli) -> Result<Exit, AgentError> {
         Some(Verb::CheckConfig { print }) => check_config(&cli.common, print),
         Some(Verb::Confirm { plan }) => confirm(&cli.common, &plan),
         Some(Verb::Emulate { what }) => emulate::run(&cli.common, what),
+        Some(Verb::Check(args)) => check::run(&cli.common, &args),
         Some(Verb::Status(args)) => status::run(&cli.common, &args),
         Some(Verb::Usage(args)) => usage::run(&cli.common, &args),
         Some(Verb::Explain(args)) => explain::run(&cli.common, &args),

@@ -44,6 +44,17 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Accounts whose associations it touches.
+    pub fn accounts(&self) -> impl Iterator<Item = &AccountName> {
+        let (several, one) = match self {
+            Change::Accounts { accounts, .. } => (Some(accounts.iter()), None),
+            Change::User { account, .. } | Change::ResetRawUsage { account, .. } => (None, Some(account)),
+        };
+        several.into_iter().flatten().chain(one)
+    }
+}
+
 /// What a reset of raw usage happens once for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ResetMarker {

@@ -4,7 +4,7 @@
 
 mod daemon;
 mod emulate;
-mod evaluate_now;
+pub mod evaluate_now;
 mod explain;
 mod history;
 pub mod log;

@@ -159,14 +159,7 @@ impl Agent {
 
 /// The clients of all servers of a configuration; their secrets are read here.
 fn clients(config: &Config, clock: &Clock) -> Result<(Vec<Central>, Option<AmieClient>), AgentError> {
-    let clock = clock.clone();
-    let wall: WallClock = Arc::new(move || clock.now());
-    let surroundings = || Surroundings::new(Arc::clone(&wall), rand::random());
-    let mut centrals = Vec::new();
-    for source in &config.sources {
-        let client = WaldurClient::new(&waldur_settings(source)?, surroundings())?;
-        centrals.push(Central { name: source.name.clone(), client });
-    }
+    let centrals = config.sources.iter().map(|source| central(source, clock)).collect::<Result<_, _>>()?;
     let amie = match &config.amie {
         Some(amie) => Some(AmieClient::new(
             &AmieSettings {
@@ -182,11 +175,23 @@ fn clients(config: &Config, clock: &Clock) -> Result<(Vec<Central>, Option<AmieC
                 batch_bytes_max: amie.batch_bytes_max,
                 batch_records_max: amie.batch_records_max,
             },
-            surroundings(),
+            surroundings(clock),
         )?),
         None => None,
     };
     Ok((centrals, amie))
+}
+
+/// The client of one server; its token is read here. Nothing is asked yet.
+pub fn central(source: &Source, clock: &Clock) -> Result<Central, AgentError> {
+    let client = WaldurClient::new(&waldur_settings(source)?, surroundings(clock))?;
+    Ok(Central { name: source.name.clone(), client })
+}
+
+fn surroundings(clock: &Clock) -> Surroundings {
+    let clock = clock.clone();
+    let wall: WallClock = Arc::new(move || clock.now());
+    Surroundings::new(wall, rand::random())
 }
 
 /// Largest answer of the AMIE server: a page of loaded records stays near 1 MiB.

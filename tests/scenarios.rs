@@ -17,7 +17,6 @@ mod normal;
 mod play;
 #[path = "scenarios/script.rs"]
 mod script;
-#[expect(dead_code, reason = "shared with tests that need other parts")]
 mod support;
 
 use std::path::{Path, PathBuf};
@@ -87,7 +86,9 @@ fn is_writing() -> bool {
 }
 
 fn write(script: &Script, transcript: &str, writer: &str) {
-    let text = format!("# Written by {writer}; renew with: SCENARIOS=write cargo test --test scenarios\n{transcript}");
+    let text = format!(
+        "# Written by {writer}; renew with: SCENARIOS=write cargo test --test scenarios\n{transcript}"
+    );
     std::fs::write(golden(script), text).expect("a written transcript");
 }
 

@@ -87,7 +87,9 @@ fn is_writing() -> bool {
 }
 
 fn write(script: &Script, transcript: &str, writer: &str) {
-    let text = format!("# Written by {writer}; renew with: SCENARIOS=write cargo test --test scenarios\n{transcript}");
+    let text = format!(
+        "# Written by {writer}; renew with: SCENARIOS=write cargo test --test scenarios\n{transcript}"
+    );
     std::fs::write(golden(script), text).expect("a written transcript");
 }
 

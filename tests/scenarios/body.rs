@@ -74,7 +74,8 @@ impl Body {
             }
             Kind::Real(lab) => {
                 // slurmdbd 22.05 mixes up its account tree when associations are added side by side.
-                let changes = args.iter().any(|arg| matches!(arg.as_str(), "add" | "create" | "delete" | "remove"));
+                let changes =
+                    args.iter().any(|arg| matches!(arg.as_str(), "add" | "create" | "delete" | "remove"));
                 let _lock = (program == "sacctmgr" && changes).then(|| lab.accounts_lock());
                 real(lab, None, program, args, env)
             }
@@ -166,7 +167,13 @@ fn called(program: &str, args: &[String], stdout: &[u8], stderr: &[u8], status: 
     }
 }
 
-fn real(lab: &Lab, user: Option<&str>, program: &str, args: &[String], env: &BTreeMap<String, String>) -> Call {
+fn real(
+    lab: &Lab,
+    user: Option<&str>,
+    program: &str,
+    args: &[String],
+    env: &BTreeMap<String, String>,
+) -> Call {
     let mut command = match user {
         None => Command::new(program),
         Some(user) => {
@@ -214,7 +221,9 @@ fn forget(lab: &Lab, prefix: &str) {
 
 /// slurmctld forgets a cancelled job at once, slurmdbd hears of it with its next message.
 fn wait_until_empty(lab: &Lab, account: &str) {
-    let count = format!("select count(*) from lab_job_table where account = '{account}' and time_end = 0 and state < 3");
+    let count = format!(
+        "select count(*) from lab_job_table where account = '{account}' and time_end = 0 and state < 3"
+    );
     for _ in 0..600 {
         if lab.lab("sql", std::slice::from_ref(&count)).lines().last().map(str::trim) == Some("0") {
             return;
@@ -287,7 +296,8 @@ fn record(slurm: &EmulatedSlurm, job: &Job) {
             let id = world.add_job(first.clone());
             if job.state == "REQUEUED" {
                 let end = first.end;
-                let second = job.second.map_or((end, 2 * end - first.start), |(from, until)| (from.0, until.0));
+                let second =
+                    job.second.map_or((end, 2 * end - first.start), |(from, until)| (from.0, until.0));
                 let again = Record {
                     id,
                     state: JobState::Completed,

@@ -189,8 +189,20 @@ fn option(words: &[&str], name: &str) -> Option<String> {
 
 fn job(words: &[&str]) -> Result<Job, String> {
     const KNOWN: [&str; 14] = [
-        "account", "user", "start", "end", "for", "state", "cpus", "mem", "gpus", "array", "partition",
-        "qos", "second", "suspended",
+        "account",
+        "user",
+        "start",
+        "end",
+        "for",
+        "state",
+        "cpus",
+        "mem",
+        "gpus",
+        "array",
+        "partition",
+        "qos",
+        "second",
+        "suspended",
     ];
     for word in words {
         let (key, _) = word.split_once('=').ok_or_else(|| format!("{word} is not KEY=VALUE"))?;
@@ -200,7 +212,9 @@ fn job(words: &[&str]) -> Result<Job, String> {
     }
     let number = |name: &str, default: u64| -> Result<u64, String> {
         let text = option(words, name);
-        text.map_or(Ok(default), |text| text.trim_end_matches('M').parse().map_err(|_| format!("{name} is no number")))
+        text.map_or(Ok(default), |text| {
+            text.trim_end_matches('M').parse().map_err(|_| format!("{name} is no number"))
+        })
     };
     let start = at(&option(words, "start").ok_or("start= is missing")?);
     let ran = option(words, "for").map(|text| humantime::parse_duration(&text).map_err(|e| e.to_string()));
@@ -248,8 +262,5 @@ fn shell_words(text: &str) -> Vec<String> {
 
 #[test]
 fn words_are_cut_as_a_shell_cuts_them() {
-    assert_eq!(
-        shell_words(r#"sacctmgr  set qos="" "a b"='c'"#),
-        ["sacctmgr", "set", "qos=", "a b=c"]
-    );
+    assert_eq!(shell_words(r#"sacctmgr  set qos="" "a b"='c'"#), ["sacctmgr", "set", "qos=", "a b=c"]);
 }

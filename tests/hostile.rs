@@ -8,3 +8,7 @@ mod bench;
 
 #[path = "hostile/slurm.rs"]
 mod slurm;
+#[path = "hostile/raw.rs"]
+mod raw;
+#[path = "hostile/server.rs"]
+mod server;

@@ -310,7 +310,9 @@ async fn settle(
             source: command.source.clone(),
             policy: command.policy.clone(),
             allocation: allocation.clone(),
-            success: verdict.state == CommandState::Done,
+            // The server has no place for one command: a failure marks the newest commands of the resource as failed. One that
+            // a newer one has replaced must not do that to the newer one.
+            success: matches!(verdict.state, CommandState::Done | CommandState::Superseded),
             error: verdict.error.clone(),
             mode: agent.mode,
             commands: verdict.commands.clone(),

@@ -81,7 +81,11 @@ async fn bench(lists: Lists) -> (Bench, Raw) {
 
 fn said(report: &CycleReport) -> String {
     let sources = report.sources.iter();
-    sources.flat_map(|s| s.error.iter().chain(&s.notices).chain(&s.warnings)).cloned().collect::<Vec<_>>().join("\n")
+    sources
+        .flat_map(|s| s.error.iter().chain(&s.notices).chain(&s.warnings))
+        .cloned()
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[tokio::test]
@@ -169,9 +173,29 @@ async fn a_row_that_is_not_understood_is_left_out_and_the_others_hold() {
 #[tokio::test]
 async fn an_account_that_could_be_something_else_is_never_touched() {
     let mut names: Vec<String> = [
-        "root", "ROOT", "-i", "--all", "a,b", "chemistry,physics", "a=b", "physics cluster=emulated", "physics\nset", "",
-        " physics", "physics ", "'physics'", "\"physics\"", "phys|ics", "phy\u{1f}sics", "phy\u{0}sics", "$(physics)", "*",
-        "physics;reboot", "ｐhysics", "\u{202e}scisyhp", "nowhere",
+        "root",
+        "ROOT",
+        "-i",
+        "--all",
+        "a,b",
+        "chemistry,physics",
+        "a=b",
+        "physics cluster=emulated",
+        "physics\nset",
+        "",
+        " physics",
+        "physics ",
+        "'physics'",
+        "\"physics\"",
+        "phys|ics",
+        "phy\u{1f}sics",
+        "phy\u{0}sics",
+        "$(physics)",
+        "*",
+        "physics;reboot",
+        "ｐhysics",
+        "\u{202e}scisyhp",
+        "nowhere",
     ]
     .map(str::to_owned)
     .into();
@@ -184,12 +208,8 @@ async fn an_account_that_could_be_something_else_is_never_touched() {
     assert_eq!(modifies.len(), 1, "{modifies:?}");
     assert!(modifies[0].contains(" where name=chemistry cluster=emulated set "), "{modifies:?}");
     // `nowhere` is a good name of an account that is not there: undecided, and said.
-    let undecided: Vec<String> = report
-        .decisions
-        .iter()
-        .filter(|d| d.decided().is_none())
-        .map(|d| d.account().to_string())
-        .collect();
+    let undecided: Vec<String> =
+        report.decisions.iter().filter(|d| d.decided().is_none()).map(|d| d.account().to_string()).collect();
     assert_eq!(undecided, ["nowhere"]);
     assert_eq!(said(&report).matches("left out").count(), names.len() - 1, "{}", said(&report));
 }
@@ -227,7 +247,8 @@ async fn a_policy_that_is_not_understood_decides_nothing() {
         assert_eq!(bench.modifies(), Vec::<String>::new(), "{row}");
     }
     // A policy's id is a part of an address: nothing in it may lead elsewhere.
-    let (mut bench, raw) = bench(Lists { policies: list(&[with("uuid", json!("../../users/me"))]), ..Lists::good() }).await;
+    let (mut bench, raw) =
+        bench(Lists { policies: list(&[with("uuid", json!("../../users/me"))]), ..Lists::good() }).await;
     bench.cycle().await;
     assert!(raw.seen().iter().all(|(target, _)| !target.contains("users/me")), "{:?}", raw.seen());
 }
@@ -263,9 +284,18 @@ fn refused() -> Vec<(Value, &'static str)> {
         (command("fairshare", json!({"account": "root", "fairshare": 1})), "belongs to no allocation"),
         (command("fairshare", json!({"account": "physics", "fairshare": 1})), "belongs to no allocation"),
         (command("fairshare", json!({"account": "-i", "fairshare": 1})), "not a usable account name"),
-        (command("fairshare", json!({"account": "chemistry,physics", "fairshare": 1})), "not a usable account name"),
-        (command("fairshare", json!({"account": "chemistry=1", "fairshare": 1})), "not a usable account name"),
-        (command("fairshare", json!({"account": "chemistry\nphysics", "fairshare": 1})), "not a usable account name"),
+        (
+            command("fairshare", json!({"account": "chemistry,physics", "fairshare": 1})),
+            "not a usable account name",
+        ),
+        (
+            command("fairshare", json!({"account": "chemistry=1", "fairshare": 1})),
+            "not a usable account name",
+        ),
+        (
+            command("fairshare", json!({"account": "chemistry\nphysics", "fairshare": 1})),
+            "not a usable account name",
+        ),
         (command("fairshare", json!({"account": long, "fairshare": 1})), "not a usable account name"),
         (command("fairshare", json!({"account": "", "fairshare": 1})), "not a usable account name"),
         (command("fairshare", json!({"fairshare": 2})), "account"),
@@ -286,7 +316,10 @@ async fn a_hostile_command_is_refused_with_its_reason_and_nothing_is_run_for_it(
         assert!(verdict.commands.is_empty(), "{row}: {verdict:?}");
         let modifies = bench.modifies();
         assert_eq!(modifies.len(), 1, "the policy's own: {modifies:?}");
-        assert!(modifies[0].contains("name=chemistry ") && !modifies[0].contains("fairshare=1 "), "{modifies:?}");
+        assert!(
+            modifies[0].contains("name=chemistry ") && !modifies[0].contains("fairshare=1 "),
+            "{modifies:?}"
+        );
         // Where the server can be told, it is; a verdict on no resource of ours stays in the history.
         let told = raw.seen().iter().filter(|(target, _)| target.contains("report-command-result")).count();
         assert!(told <= 1, "{row}");
@@ -307,7 +340,10 @@ async fn hostile_values_of_a_command_for_a_good_account_never_reach_sacctmgr() {
         ("limits", json!({"limit_type": "GrpTRESMins", "limits": {"cpu": -5}})),
         ("limits", json!({"limit_type": "GrpTRESMins", "limits": {"cpu": "NaN"}})),
         ("limits", json!({"limit_type": "GrpTRESMins", "limits": {"cpu": 1e30}})),
-        ("limits", json!({"limit_type": "GrpTRESMins", "limits": {"cpu": "999999999999999999999999999999999999"}})),
+        (
+            "limits",
+            json!({"limit_type": "GrpTRESMins", "limits": {"cpu": "999999999999999999999999999999999999"}}),
+        ),
         ("limits", json!({"limit_type": "GrpTRESMins", "limits": {"cpu,mem": 5}})),
         ("limits", json!({"limit_type": "GrpTRESMins", "limits": {"cpu=1,gres/gpu": 5}})),
         ("limits", json!({"limit_type": "GrpTRESMins", "limits": {"gres/gpu fairshare": 5}})),
@@ -340,7 +376,11 @@ async fn hostile_values_of_a_command_for_a_good_account_never_reach_sacctmgr() {
             .map(|(_, body)| serde_json::from_str(body).expect("JSON"))
             .collect();
         assert_eq!(told.len(), 1, "{row}");
-        assert_eq!((&told[0]["success"], &told[0]["commands_executed"]), (&json!(false), &json!([])), "{row}");
+        assert_eq!(
+            (&told[0]["success"], &told[0]["commands_executed"]),
+            (&json!(false), &json!([])),
+            "{row}"
+        );
         assert!(told[0]["error_message"].as_str().is_some_and(|text| !text.is_empty()), "{row}");
     }
 }

@@ -25,7 +25,12 @@ const SAME: [(&str, Twist); 3] = [
     ("rows in the other order", |answer| rows(&answer).into_iter().rev().flatten().copied().collect()),
     ("rows of another cluster among them", |answer| {
         let text = String::from_utf8(answer).expect("UTF-8");
-        (text.replace("emulated", "elsewhere").lines().take(3).map(|row| format!("{row}\n")).collect::<String>()
+        (text
+            .replace("emulated", "elsewhere")
+            .lines()
+            .take(3)
+            .map(|row| format!("{row}\n"))
+            .collect::<String>()
             + &text)
             .into_bytes()
     }),
@@ -47,7 +52,10 @@ const NOTHING: [(&str, Twist); 8] = [
     }),
     ("a page of HTML", |_| b"<html><body>\n<h1>502 Bad Gateway</h1>\n</body></html>\n".to_vec()),
     ("noise", |answer| {
-        (0..answer.len()).map(|at| u8::try_from((at * 7919 + at / 3) % 256).unwrap_or(0)).chain([b'\n']).collect()
+        (0..answer.len())
+            .map(|at| u8::try_from((at * 7919 + at / 3) % 256).unwrap_or(0))
+            .chain([b'\n'])
+            .collect()
     }),
     ("text that is not UTF-8", |answer| each_row(&answer, |row| [b"\xff\xfe", row, b"\n"].concat())),
 ];
@@ -74,7 +82,8 @@ async fn doubled_reordered_and_foreign_rows_change_no_decision() {
             twisted(&bench, program, word, twist);
             bench.settle(3).await;
             assert_eq!(bench.associations(), reference.associations(), "{program}: {what}");
-            let used = |bench: &Bench| bench.portal.handle.with_state(|state| format!("{:?}", state.user_usages));
+            let used =
+                |bench: &Bench| bench.portal.handle.with_state(|state| format!("{:?}", state.user_usages));
             assert_eq!(used(&bench), used(&reference), "{program}: {what}");
         }
     }
@@ -163,14 +172,20 @@ async fn two_rows_that_contradict_each_other_count_neither_way() {
     bench.spoil(|name, args, mut answer| {
         if name == "sacct" {
             let text = String::from_utf8(answer.stdout).expect("UTF-8");
-            let other: String =
-                text.lines().filter(|row| row.contains("dave")).map(|row| format!("{}\n", row.replace("cpu=40", "cpu=4000"))).collect();
+            let other: String = text
+                .lines()
+                .filter(|row| row.contains("dave"))
+                .map(|row| format!("{}\n", row.replace("cpu=40", "cpu=4000")))
+                .collect();
             answer.stdout = (text + &other).into_bytes();
         }
         if name == "sacctmgr" && args.iter().any(|arg| arg == "assoc") {
             let text = String::from_utf8(answer.stdout).expect("UTF-8");
-            let other: String =
-                text.lines().filter(|row| row.contains("|chemistry|science||")).map(|row| format!("{}\n", row.replace("||1|", "||77|"))).collect();
+            let other: String = text
+                .lines()
+                .filter(|row| row.contains("|chemistry|science||"))
+                .map(|row| format!("{}\n", row.replace("||1|", "||77|")))
+                .collect();
             assert!(!other.is_empty(), "{text}");
             answer.stdout = (text + &other).into_bytes();
         }
@@ -186,8 +201,25 @@ async fn two_rows_that_contradict_each_other_count_neither_way() {
 /// Names as somebody may have typed them into sacctmgr or sbatch.
 fn hostile_names() -> Vec<String> {
     let mut names: Vec<String> = [
-        "a\u{1f}b", "a|b", "a\nb", "a\r\nb", "'; rm -rf /", "\"quoted\"", "\u{1b}[31mred", "\u{7}", "$(reboot)", "-i", "a,b",
-        "a=b", "..", "root\nroot", "é", "\u{202e}gnp", "a b", "%s%n", "*",
+        "a\u{1f}b",
+        "a|b",
+        "a\nb",
+        "a\r\nb",
+        "'; rm -rf /",
+        "\"quoted\"",
+        "\u{1b}[31mred",
+        "\u{7}",
+        "$(reboot)",
+        "-i",
+        "a,b",
+        "a=b",
+        "..",
+        "root\nroot",
+        "é",
+        "\u{202e}gnp",
+        "a b",
+        "%s%n",
+        "*",
     ]
     .map(str::to_owned)
     .into();

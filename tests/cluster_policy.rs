@@ -1,7 +1,6 @@
 //! A policy's whole life on a REAL Slurm: made with the `policy` verb, enforced by the real program, its commands and
 //! evaluations read back at the portal.
 
-#[expect(dead_code, reason = "other tests of the lab use the rest")]
 mod support;
 
 use std::path::Path;

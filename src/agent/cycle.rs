@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::Agent;
-use super::apply::{self, ChangeState};
+use super::agreement::{self, Disagreement};
+use super::apply::{self, ChangeState, Made};
 use super::deliver::{self, DeliveryState};
 use super::error::{AgentError, chain};
 use super::facts::{self, Facts, SourceState};
@@ -18,12 +19,13 @@ use super::orders::{self, CommandSettled, Orders};
 use super::step::Step;
 use super::summary::{self, CycleSummary};
 use super::tell;
+use crate::config::Enforcement;
 use crate::core::association::Observed;
 use crate::core::command::Mode;
 use crate::core::desired::{Desired, Wish, desired};
-use crate::core::evaluate::{Decision, Level, Lever, PartitionWeights, QosRules, Rules};
+use crate::core::evaluate::{Decision, PartitionWeights, QosRules, Rules};
 use crate::core::name::AccountName;
-use crate::core::plan::{Change, Outcome, Owned, Plan, PlanLimits, ResetMarker, plan};
+use crate::core::plan::{Change, Outcome, Owned, Plan, PlanLimits, PlannedChange, ResetMarker, plan};
 use crate::core::time::Epoch;
 use crate::store::ResetHow;
 
@@ -67,6 +69,10 @@ pub struct CycleReport {
     pub enqueued: usize,
     /// Messages delivered.
     pub delivered: DeliveryState,
+    /// What the agent and the servers see differently.
+    pub disagreements: Vec<Disagreement>,
+    /// How many of those there have been since the store began.
+    pub disagreements_total: u64,
     /// What people should know.
     pub findings: Vec<String>,
     /// Of a dry run: what its plan was made from.
@@ -95,7 +101,8 @@ impl CycleReport {
             && self.delivered.is_empty()
     }
 
-    /// Whether somebody should look: an outage, a refusal, a held plan, an undecided account.
+    /// Whether somebody should look: an outage, a refusal, a held plan, an undecided account, no decision at all (the
+    /// accounts could not be observed).
     pub fn needs_attention(&self) -> bool {
         let refused = |change: &ChangeState| {
             matches!(change.outcome, Some(Outcome::Refused { .. } | Outcome::Unknown { .. }))
@@ -103,6 +110,7 @@ impl CycleReport {
         self.sources.iter().any(|source| source.error.is_some())
             || self.collection.incomplete.is_some()
             || self.decisions.iter().any(|decision| decision.decided().is_none())
+            || (self.decisions.is_empty() && self.sources.iter().any(|source| source.allocations > 0))
             || self.changes.iter().any(refused)
             || !self.held.is_empty()
             || self.delivered.values().any(|kind| kind.failed + kind.dead > 0)
@@ -126,6 +134,8 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
         commands: Vec::new(),
         enqueued: 0,
         delivered: DeliveryState::new(),
+        disagreements: Vec::new(),
+        disagreements_total: 0,
         findings: Vec::new(),
         weighed: None,
     };
@@ -142,7 +152,7 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
     // 6 accounts as they are
     match observe(agent).await {
         Ok((observed, rules)) => {
-            let totals = judge::totals(agent, &periods, now)?;
+            let totals = judge::totals(agent, &periods, now, ask.deep, &mut report.findings)?;
             let scene = Scene { facts: &facts, periods: &periods, totals: &totals, rules: &rules };
             govern(agent, ask, &scene, observed, &mut report, now).await?;
         }
@@ -237,8 +247,15 @@ async fn govern(
     let mut orders =
         orders::sort(agent, scene.facts, scene.periods, &decisions, scene.rules, now, ask.dry_run).await?;
     report.commands.append(&mut orders.settled);
+    if let Some(only) = &ask.account {
+        orders.new.retain(|order| order.account == *only);
+    }
     let resets = due_resets(agent, &decisions, &orders, now)?;
-    let wishes = wishes(scene, &decisions, &orders);
+    agreement::read_logs(agent, scene.facts, !ask.no_reports, now).await?;
+    (report.disagreements, report.disagreements_total) =
+        agreement::compare(agent, scene.facts, &decisions, &orders, now)?;
+    report.findings.extend(report.disagreements.iter().map(|one| one.finding(&agent.config)));
+    let wishes = agreement::wishes(&agent.config, scene.facts, &decisions, &orders, &scene.rules.qos);
     let mut wanted = desired(&decisions, &wishes, &resets, &observed, &scene.rules.qos);
     tracing::debug!(cycle = agent.cycle, accounts = wanted.len(), "desired");
     if ask.dry_run {
@@ -252,7 +269,7 @@ async fn govern(
     report.findings.extend(plan.findings.iter().cloned());
     report.findings.extend(plan.missing.iter().map(|name| format!("account {name} does not exist")));
     report.held_because.clone_from(&plan.held_because);
-    let unmade = |planned: &crate::core::plan::PlannedChange| ChangeState {
+    let unmade = |planned: &PlannedChange| ChangeState {
         argv: agent.slurm.argv(&planned.change).to_string(),
         change: planned.change.clone(),
         because: planned.because.clone(),
@@ -265,19 +282,29 @@ async fn govern(
         return Ok(());
     }
     // 8 to 11 apply, read back, settle
-    let (changes, after) = apply::apply(agent, &plan.changes, now).await?;
-    if let Some(after) = after {
+    let mut made = apply::apply(agent, &plan.changes, now).await?;
+    leave_open(agent, &plan, &mut made)?;
+    if let Some(after) = made.observed.take() {
         observed = after;
     }
-    report.changes = changes;
     let settled =
-        orders::conclude(agent, orders.new, scene.facts, &report.changes, &observed, scene.rules, now)
-            .await?;
+        orders::conclude(agent, orders.new, scene.facts, &made, &observed, scene.rules, now).await?;
+    report.changes = made.changes;
     report.commands.extend(settled);
     report.decisions = decisions;
     if !ask.no_reports {
         report.enqueued +=
             tell::component_usage(agent, scene.facts, scene.periods, scene.totals, &observed, now)?;
+    }
+    Ok(())
+}
+
+/// Accounts of which this cycle could not do all that is asked for: the plan waits, or an intent has no outcome yet.
+fn leave_open(agent: &Agent, plan: &Plan, made: &mut Made) -> Result<(), AgentError> {
+    let waiting = plan.held.iter().chain(&plan.later);
+    made.open.extend(waiting.flat_map(|planned| planned.change.accounts().cloned()));
+    for intent in agent.store.unsettled_intents()? {
+        made.open.extend(intent.change.change.accounts().cloned());
     }
     Ok(())
 }
@@ -307,56 +334,17 @@ fn due_resets(
             policy: decided.policy.clone(),
             period: decided.period.name.clone(),
         };
-        if agent.store.adopted(&marker.account, &marker.source, &marker.policy)?.is_none() {
+        let servers = agreement::enforcement(&agent.config, &marker.source) == Enforcement::Server;
+        let adopted = agent.store.adopted(&marker.account, &marker.source, &marker.policy)?.is_some();
+        // Where the server alone counts, its command is the only reset; should that change, the period is taken as begun.
+        if servers || !adopted {
             agent.store.put_reset(&marker, now, ResetHow::Adopted)?;
         } else if !agent.store.reset_done(&marker)? {
             due.insert(marker);
         }
     }
-    due.extend(orders.new.iter().filter_map(|order| order.reset.clone()));
+    due.extend(orders.new.iter().filter(|order| order.binding).filter_map(|order| order.reset.clone()));
     Ok(due.into_iter().filter(|marker| !open.contains(marker)).collect())
-}
-
-/// Everything that is asked for now.
-fn wishes(scene: &Scene<'_>, decisions: &[Decision], orders: &Orders) -> Vec<Wish> {
-    let qos = &scene.rules.qos;
-    let decided = decisions.iter().filter_map(Decision::decided);
-    let mut wishes: Vec<Wish> = decided.map(|decided| Wish::of(decided, qos)).collect();
-    wishes.extend(server_flags(scene.facts, decisions, qos));
-    wishes.extend(orders.standing.iter().cloned());
-    wishes.extend(orders.new.iter().map(|order| order.wish.clone()));
-    wishes
-}
-
-/// The server's own flags count as wishes: the strictest wins.
-fn server_flags(facts: &Facts, decisions: &[Decision], qos: &QosRules) -> Vec<Wish> {
-    let mut wishes = Vec::new();
-    for offer in &facts.offers {
-        for allocation in offer.allocations.iter().filter(|a| a.paused || a.downscaled) {
-            let decided = decisions
-                .iter()
-                .filter_map(Decision::decided)
-                .any(|d| d.allocation == allocation.id && d.source == offer.source);
-            let submit_blocked = allocation.paused && qos.lever == Lever::Submit;
-            let level = if allocation.paused { Level::Blocked } else { Level::Slowdown };
-            if decided {
-                wishes.push(Wish {
-                    account: allocation.account.clone(),
-                    source: offer.source.clone(),
-                    text: format!("the server has it {level}"),
-                    fairshare: None,
-                    limits: Default::default(),
-                    qos: Some(if allocation.paused && !submit_blocked {
-                        qos.blocked.clone()
-                    } else {
-                        qos.slowdown.clone()
-                    }),
-                    submit_blocked,
-                });
-            }
-        }
-    }
-    wishes
 }
 
 fn make_plan(

@@ -1,6 +1,7 @@
 //! The conductor: the only room that sees all edges. [`cycle`] is the straight line that a datum takes; the other files
 //! are its steps, the daemon around it, and how the outside is reached.
 
+pub mod agreement;
 pub mod apply;
 pub mod audit;
 pub mod clock;
@@ -15,18 +16,20 @@ pub mod ledger;
 pub mod notify;
 pub mod orders;
 pub mod outlook;
+pub mod preflight;
 pub mod schedule;
 pub mod signals;
 pub mod step;
 pub mod summary;
 pub mod tell;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::central::amie::{AmieClient, AmieSettings};
 use crate::central::waldur::{WaldurClient, WaldurSettings};
-use crate::central::{Surroundings, WallClock};
-use crate::config::{Config, Source};
+use crate::central::{Sleep, Surroundings};
+use crate::config::{Amie, Config, Source};
 use crate::core::command::Mode;
 use crate::core::evaluate::{PartitionWeights, QosRules, Rules};
 use crate::core::name::SourceName;
@@ -62,6 +65,10 @@ pub struct Agent {
     pub mode: Mode,
     /// Number of the last cycle of this process.
     pub cycle: u64,
+    /// Totals of ended jobs, followed from cycle to cycle.
+    pub ended: judge::EndedTotals,
+    /// Findings of the last cycle: each is logged when it comes, not in every cycle that it stays.
+    pub told: BTreeSet<String>,
 }
 
 /// What of the outside is real.
@@ -95,7 +102,18 @@ impl Agent {
     pub fn new(config: Config, outside: Outside, store: Store) -> Result<Agent, AgentError> {
         let (centrals, amie) = clients(&config, &outside.clock)?;
         let slurm = Slurm::new(outside.runner, config.cluster.name.clone());
-        Ok(Agent { slurm, centrals, amie, store, clock: outside.clock, mode: outside.mode, cycle: 0, config })
+        Ok(Agent {
+            slurm,
+            centrals,
+            amie,
+            store,
+            clock: outside.clock,
+            mode: outside.mode,
+            cycle: 0,
+            ended: judge::EndedTotals::default(),
+            told: BTreeSet::new(),
+            config,
+        })
     }
 
     /// An agent that asks no server and reads no secret: what the sources said last is all it knows of them. For verbs
@@ -103,7 +121,18 @@ impl Agent {
     pub fn offline(config: Config, outside: Outside, store: Store) -> Agent {
         let slurm = Slurm::new(outside.runner, config.cluster.name.clone());
         let (clock, mode) = (outside.clock, outside.mode);
-        Agent { slurm, centrals: Vec::new(), amie: None, store, clock, mode, cycle: 0, config }
+        Agent {
+            slurm,
+            centrals: Vec::new(),
+            amie: None,
+            store,
+            clock,
+            mode,
+            cycle: 0,
+            ended: judge::EndedTotals::default(),
+            told: BTreeSet::new(),
+            config,
+        }
     }
 
     /// Goes on with another configuration: clients are made anew, store and clock stay. On an error everything stays as it was.
@@ -159,43 +188,27 @@ impl Agent {
 
 /// The clients of all servers of a configuration; their secrets are read here.
 fn clients(config: &Config, clock: &Clock) -> Result<(Vec<Central>, Option<AmieClient>), AgentError> {
-    let clock = clock.clone();
-    let wall: WallClock = Arc::new(move || clock.now());
-    let surroundings = || Surroundings::new(Arc::clone(&wall), rand::random());
-    let mut centrals = Vec::new();
-    for source in &config.sources {
-        let client = WaldurClient::new(&waldur_settings(source)?, surroundings())?;
-        centrals.push(Central { name: source.name.clone(), client });
-    }
-    let amie = match &config.amie {
-        Some(amie) => Some(AmieClient::new(
-            &AmieSettings {
-                name: SourceName::parse("amie").map_err(|error| AgentError::Asked(error.to_string()))?,
-                url: amie.url.to_string(),
-                site: amie.site.clone(),
-                api_key: amie.key.read()?,
-                ca_file: amie.ca_file.clone(),
-                proxy: amie.proxy.clone(),
-                timeout: amie.timeout,
-                response_bytes_max: RESPONSE_BYTES_MAX,
-                attempts_max: ATTEMPTS_MAX,
-                batch_bytes_max: amie.batch_bytes_max,
-                batch_records_max: amie.batch_records_max,
-            },
-            surroundings(),
-        )?),
-        None => None,
-    };
+    let centrals = config.sources.iter().map(|source| central(source, clock)).collect::<Result<_, _>>()?;
+    let amie = config.amie.as_ref().map(|amie| amie_client(amie, clock)).transpose()?;
     Ok((centrals, amie))
 }
 
-/// Largest answer of the AMIE server: a page of loaded records stays near 1 MiB.
-const RESPONSE_BYTES_MAX: usize = 32 << 20;
-/// Tries of one request to AMIE in one cycle; the next cycle tries again.
-const ATTEMPTS_MAX: u32 = 4;
+/// The client of one server; its token is read here. Nothing is asked yet.
+pub fn central(source: &Source, clock: &Clock) -> Result<Central, AgentError> {
+    Ok(Central { name: source.name.clone(), client: waldur_client(source, clock)? })
+}
 
-fn waldur_settings(source: &Source) -> Result<WaldurSettings, AgentError> {
-    Ok(WaldurSettings {
+fn surroundings(clock: &Clock) -> Surroundings {
+    let (now, waiting) = (clock.clone(), clock.clone());
+    let sleep: Sleep = Arc::new(move |span| {
+        let waiting = waiting.clone();
+        Box::pin(async move { waiting.wait(span).await })
+    });
+    Surroundings { clock: Arc::new(move || now.now()), jitter_seed: rand::random(), sleep }
+}
+
+fn waldur_client(source: &Source, clock: &Clock) -> Result<WaldurClient, AgentError> {
+    let settings = WaldurSettings {
         name: source.name.clone(),
         url: source.url.to_string(),
         token: source.token.read()?,
@@ -205,5 +218,28 @@ fn waldur_settings(source: &Source) -> Result<WaldurSettings, AgentError> {
         timeout: source.timeout,
         response_bytes_max: usize::try_from(source.response_bytes_max).unwrap_or(usize::MAX),
         attempts_max: source.attempts_max,
-    })
+    };
+    Ok(WaldurClient::new(&settings, surroundings(clock))?)
 }
+
+fn amie_client(amie: &Amie, clock: &Clock) -> Result<AmieClient, AgentError> {
+    let settings = AmieSettings {
+        name: SourceName::parse("amie").map_err(|error| AgentError::Asked(error.to_string()))?,
+        url: amie.url.to_string(),
+        site: amie.site.clone(),
+        api_key: amie.key.read()?,
+        ca_file: amie.ca_file.clone(),
+        proxy: amie.proxy.clone(),
+        timeout: amie.timeout,
+        response_bytes_max: RESPONSE_BYTES_MAX,
+        attempts_max: ATTEMPTS_MAX,
+        batch_bytes_max: amie.batch_bytes_max,
+        batch_records_max: amie.batch_records_max,
+    };
+    Ok(AmieClient::new(&settings, surroundings(clock))?)
+}
+
+/// Largest answer of the AMIE server: a page of loaded records stays near 1 MiB.
+const RESPONSE_BYTES_MAX: usize = 32 << 20;
+/// Tries of one request to AMIE in one cycle; the next cycle tries again.
+const ATTEMPTS_MAX: u32 = 4;

@@ -9,6 +9,7 @@ use super::Agent;
 use super::error::AgentError;
 use super::facts::{Facts, Offer};
 use super::judge::{Periods, Totals, subtree, totals_of};
+use super::ledger::FIRST_JOB;
 use crate::core::allocation::Allocation;
 use crate::core::association::{AccountTree, Observed};
 use crate::core::component::{ComponentName, Components};
@@ -112,6 +113,18 @@ pub struct Outlooks {
     pub reaches_back_to: Option<Epoch>,
     /// One for each allocation and policy.
     pub standings: Vec<Standing>,
+}
+
+impl Outlooks {
+    /// The earliest instant that the ledger covers, where a period in use began before it: what was used before is not
+    /// counted.
+    pub fn short_of(&self) -> Option<Epoch> {
+        let starts = self.standings.iter().filter_map(|standing| match standing {
+            Standing::Known(outlook) => Some(outlook.decided.period.start.max(FIRST_JOB)),
+            Standing::Unknown { .. } => None,
+        });
+        self.reaches_back_to.filter(|from| starts.min().is_some_and(|first| *from > first))
+    }
 }
 
 /// Looks at every allocation. Without `observed` the accounts below an account are not known and not counted.

@@ -14,7 +14,7 @@ use crate::agent::apply::ChangeState;
 use crate::agent::error::{AgentError, Exit};
 use crate::agent::explain::{Ahead, Asked, ByHand, Explained, Field, Next, ahead, by_hand, explain, fields};
 use crate::agent::outlook::{Outlook, Standing};
-use crate::config::Config;
+use crate::config::{Config, LOCAL_SOURCE};
 use crate::core::association::TresLimits;
 use crate::core::desired::ancestors;
 use crate::core::evaluate::{Decision, Level, weight_of};
@@ -246,7 +246,8 @@ fn policy_view(agent: &Agent, standing: &Standing, report: &crate::agent::cycle:
         Standing::Known(outlook) => (&outlook.decided.source, Some(outlook)),
         Standing::Unknown { source, .. } => (source, None),
     };
-    let state = report.sources.iter().find(|state| state.name == *source);
+    // What the configuration says itself is as fresh as the configuration.
+    let state = report.sources.iter().find(|s| s.name == *source && source.as_str() != LOCAL_SOURCE);
     let ahead = outlook.and_then(|outlook| ahead(outlook, &agent.config.components));
     let ahead = ahead.unwrap_or(Ahead { next: None, relief: None });
     PolicyView {

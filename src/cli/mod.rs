@@ -2,12 +2,14 @@
 //!
 //! Verbs only read what an operator asks and show what the agent found; what is done is done in `agent`.
 
+mod check;
 mod daemon;
 mod emulate;
 pub mod evaluate_now;
 mod explain;
 mod history;
 pub mod log;
+mod policy;
 pub mod render;
 mod status;
 mod usage;
@@ -87,10 +89,12 @@ enum Verb {
         /// Name of the plan, as `status` shows it.
         plan: String,
     },
+    Check(check::CheckArgs),
     Status(status::StatusArgs),
     Usage(usage::UsageArgs),
     Explain(explain::ExplainArgs),
     History(history::HistoryArgs),
+    Policy(Box<policy::PolicyArgs>),
     /// The emulated world: `emulate sacct ...` (and the other Slurm programs), its server, its clock.
     ///
     /// Example: slurm-site-agent emulate sacctmgr -nP show assoc format=account,qos
@@ -112,10 +116,12 @@ pub fn run(cli: Cli) -> Result<Exit, AgentError> {
         Some(Verb::CheckConfig { print }) => check_config(&cli.common, print),
         Some(Verb::Confirm { plan }) => confirm(&cli.common, &plan),
         Some(Verb::Emulate { what }) => emulate::run(&cli.common, what),
+        Some(Verb::Check(args)) => check::run(&cli.common, &args),
         Some(Verb::Status(args)) => status::run(&cli.common, &args),
         Some(Verb::Usage(args)) => usage::run(&cli.common, &args),
         Some(Verb::Explain(args)) => explain::run(&cli.common, &args),
         Some(Verb::History(args)) => history::run(&cli.common, &args),
+        Some(Verb::Policy(args)) => policy::run(&cli.common, &args),
     }
 }
 

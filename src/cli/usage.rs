@@ -244,13 +244,7 @@ pub fn limits_of(found: &Outlooks) -> Vec<String> {
     if found.collected.is_none() {
         notes.push("no jobs have been collected yet: run slurm-site-agent --evaluate-now".to_owned());
     }
-    let starts = found.standings.iter().filter_map(|standing| match standing {
-        Standing::Known(outlook) => Some(outlook.decided.period.start),
-        Standing::Unknown { .. } => None,
-    });
-    if let (Some(from), Some(first)) = (found.reaches_back_to, starts.min())
-        && from > first
-    {
+    if let Some(from) = found.short_of() {
         notes.push(format!("the ledger reaches back to {from} only; what was used before is not counted"));
     }
     notes

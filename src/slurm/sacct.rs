@@ -22,6 +22,10 @@ const SEPARATOR: u8 = 0x1f;
 /// How many job ids one question names; keeps the argument vector short.
 const JOBS_PER_QUESTION_MAX: usize = 500;
 
+/// The earliest instant that Slurm takes as `uts...`: 22.05.8 answers `uts999999` with "Invalid time specification" and takes
+/// `uts1000000` (12 January 1970). No job is that old, so an earlier edge may as well lie there.
+const UTS_MIN: Epoch = Epoch(1_000_000);
+
 const JOB_FIELDS: &str = "cluster,dbindex,jobidraw,account,user,state,submit,eligible,start,end,suspended,elapsedraw,\
                           partition,qos,associd,alloctres";
 
@@ -42,8 +46,8 @@ fn question(cluster: &ClusterName, window: Window, more: &[&str], fields: &str) 
         ["-a", "-D", "-X", "-n", "-P", "--noconvert", &separator].map(String::from).into();
     args.extend(["-M".to_owned(), cluster.to_string()]);
     args.extend(more.iter().map(|arg| (*arg).to_owned()));
-    args.extend(["-S".to_owned(), format!("uts{}", window.from.0)]);
-    args.extend(["-E".to_owned(), format!("uts{}", window.until.0)]);
+    args.extend(["-S".to_owned(), format!("uts{}", window.from.max(UTS_MIN).0)]);
+    args.extend(["-E".to_owned(), format!("uts{}", window.until.max(UTS_MIN).0)]);
     args.extend(["-o".to_owned(), fields.to_owned()]);
     Argv::reading(Program::Sacct, args)
 }
@@ -164,4 +168,25 @@ pub(super) fn suspended_of(
     jobs.iter()
         .filter_map(|job| Some(SuspendedBefore { key: job.key.clone(), edge, seconds: seconds(job)? }))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_without_periods_asks_from_the_earliest_instant_that_slurm_takes() {
+        let cluster = ClusterName::parse("lab").unwrap();
+        let edges = |from, until| {
+            let argv = jobs_argv(&cluster, Window::new(Epoch(from), Epoch(until)));
+            let after = |flag: &str| {
+                let place = argv.args().iter().position(|arg| arg == flag).unwrap();
+                argv.args()[place + 1].clone()
+            };
+            (after("-S"), after("-E"))
+        };
+        assert_eq!(edges(0, 86_400), ("uts1000000".into(), "uts1000000".into()));
+        assert_eq!(edges(0, 1_793_491_200), ("uts1000000".into(), "uts1793491200".into()));
+        assert_eq!(edges(1_793_491_200, 1_793_494_800), ("uts1793491200".into(), "uts1793494800".into()));
+    }
 }

@@ -71,6 +71,16 @@ impl Store {
         })
     }
 
+    /// Whether a command of that uuid was ever received or adopted.
+    pub fn knows_command(&self, uuid: &str) -> Result<bool, StoreError> {
+        self.reading("looking for a command", |conn| {
+            conn.prepare_cached(
+                "SELECT 1 FROM commands WHERE uuid = ?1 UNION ALL SELECT 1 FROM forgotten_commands WHERE uuid = ?1",
+            )?
+            .exists([uuid])
+        })
+    }
+
     /// Commands without a verdict, the oldest first.
     pub fn pending(&self) -> Result<Vec<Command>, StoreError> {
         self.reading("reading pending commands", |conn| {
@@ -78,6 +88,15 @@ impl Store {
                 conn.prepare_cached("SELECT body FROM commands WHERE state = 'pending' ORDER BY issued, id")?;
             let rows = statement.query_map([], |row| from_json(row, 0))?;
             rows.collect()
+        })
+    }
+
+    /// When a command was first seen.
+    pub fn received(&self, uuid: &str) -> Result<Option<Epoch>, StoreError> {
+        self.reading("looking for a command", |conn| {
+            conn.prepare_cached("SELECT received FROM commands WHERE uuid = ?1")?
+                .query_row([uuid], |row| row.get(0))
+                .optional()
         })
     }
 

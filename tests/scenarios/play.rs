@@ -53,9 +53,13 @@ pub async fn play(script: &Script, body: &Body) -> Played {
         allocations: BTreeMap::new(),
         sections: BTreeMap::from([(
             "components".to_owned(),
-            [r#"cpu={tres="cpu",unit="h"}"#, r#"mem={tres="mem",unit="GB-h"}"#, r#"gpu={tres="gres/gpu",unit="h"}"#]
-                .map(str::to_owned)
-                .into(),
+            [
+                r#"cpu={tres="cpu",unit="h"}"#,
+                r#"mem={tres="mem",unit="GB-h"}"#,
+                r#"gpu={tres="gres/gpu",unit="h"}"#,
+            ]
+            .map(str::to_owned)
+            .into(),
         )]),
         reconfigured: false,
         last: None,
@@ -136,7 +140,8 @@ impl Play<'_> {
     }
 
     fn sacctmgr(&self, verb: &[&str], rest: &[String]) {
-        let args: Vec<String> = verb.iter().map(|word| (*word).to_owned()).chain(rest.iter().cloned()).collect();
+        let args: Vec<String> =
+            verb.iter().map(|word| (*word).to_owned()).chain(rest.iter().cloned()).collect();
         let call = self.body.run("sacctmgr", &args, &BTreeMap::new());
         assert_eq!(call.status, 0, "{call:?}");
     }
@@ -155,7 +160,8 @@ impl Play<'_> {
     /// The configuration as it would be written.
     fn config(&self) -> String {
         let mut text =
-            "[cluster]\nname = \"lab\"\ntime_zone = \"UTC\"\n[store]\npath = \"FOLDER/state.db\"\n".to_owned();
+            "[cluster]\nname = \"lab\"\ntime_zone = \"UTC\"\n[store]\npath = \"FOLDER/state.db\"\n"
+                .to_owned();
         if let Some(portal) = &self.portal {
             text.push_str(&format!(
                 "[[source]]\nname = \"portal\"\nkind = \"waldur-policy\"\nurl = \"{}api/\"\n\
@@ -206,7 +212,10 @@ impl Play<'_> {
         let mut text: String = ours
             .map(|found| {
                 let tres = found.tres.as_str();
-                format!("{} {} {tres}: ledger {}, sreport {}\n", found.account, found.user, found.ledger, found.sreport)
+                format!(
+                    "{} {} {tres}: ledger {}, sreport {}\n",
+                    found.account, found.user, found.ledger, found.sreport
+                )
             })
             .collect();
         if text.is_empty() {
@@ -325,7 +334,12 @@ fn shown(state: &CentralState) -> String {
     }
     for usage in &state.component_usages {
         let month = usage.billing_period.map_or_else(String::new, |day| day.to_string());
-        text.push_str(&format!("usage of {} in {month}: {} {}\n", account(usage.resource), usage.kind, usage.usage));
+        text.push_str(&format!(
+            "usage of {} in {month}: {} {}\n",
+            account(usage.resource),
+            usage.kind,
+            usage.usage
+        ));
     }
     text
 }

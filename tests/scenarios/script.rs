@@ -39,6 +39,12 @@ pub struct Script {
 }
 
 impl Script {
+    /// Whether others must not be played beside it: deleting an account puts others at wrong places in sshare (22.05.8).
+    pub fn deletes_accounts(&self) -> bool {
+        let deletes = |args: &[String]| args.iter().any(|arg| arg == "delete");
+        self.steps.iter().any(|step| matches!(&step.verb, Verb::Slurm { args, .. } if deletes(args)))
+    }
+
     /// Whether it has jobs that go on: how long they have run is never the same on two clusters.
     pub fn has_open_jobs(&self) -> bool {
         let open = |job: &Job| job.end.is_none();
@@ -194,8 +200,20 @@ fn option(words: &[&str], name: &str) -> Option<String> {
 
 fn job(words: &[&str]) -> Result<Job, String> {
     const KNOWN: [&str; 14] = [
-        "account", "user", "start", "end", "for", "state", "cpus", "mem", "gpus", "array", "partition",
-        "qos", "second", "suspended",
+        "account",
+        "user",
+        "start",
+        "end",
+        "for",
+        "state",
+        "cpus",
+        "mem",
+        "gpus",
+        "array",
+        "partition",
+        "qos",
+        "second",
+        "suspended",
     ];
     for word in words {
         let (key, _) = word.split_once('=').ok_or_else(|| format!("{word} is not KEY=VALUE"))?;
@@ -205,7 +223,9 @@ fn job(words: &[&str]) -> Result<Job, String> {
     }
     let number = |name: &str, default: u64| -> Result<u64, String> {
         let text = option(words, name);
-        text.map_or(Ok(default), |text| text.trim_end_matches('M').parse().map_err(|_| format!("{name} is no number")))
+        text.map_or(Ok(default), |text| {
+            text.trim_end_matches('M').parse().map_err(|_| format!("{name} is no number"))
+        })
     };
     let start = at(&option(words, "start").ok_or("start= is missing")?);
     let ran = option(words, "for").map(|text| humantime::parse_duration(&text).map_err(|e| e.to_string()));
@@ -253,8 +273,5 @@ fn shell_words(text: &str) -> Vec<String> {
 
 #[test]
 fn words_are_cut_as_a_shell_cuts_them() {
-    assert_eq!(
-        shell_words(r#"sacctmgr  set qos="" "a b"='c'"#),
-        ["sacctmgr", "set", "qos=", "a b=c"]
-    );
+    assert_eq!(shell_words(r#"sacctmgr  set qos="" "a b"='c'"#), ["sacctmgr", "set", "qos=", "a b=c"]);
 }

@@ -283,6 +283,11 @@ fn record(slurm: &EmulatedSlurm, job: &Job) {
                 requested: allocated.clone(),
                 allocated: if never_ran { Amounts::new() } else { allocated },
                 nodes: if never_ran { String::new() } else { "n1".to_owned() },
+                flags: if job.state == "NEVER_STARTED" {
+                    vec!["StartRecieved".to_owned()]
+                } else {
+                    Vec::new()
+                },
                 exit_code: if job.state == "FAILED" { (3, 0) } else { (0, 0) },
                 cancelled_by: match job.state.as_str() {
                     "CANCELLED" | "NEVER_STARTED" => world.uids.get(&job.user).copied(),

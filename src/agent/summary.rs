@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::agreement::Disagreement;
 use super::apply::ChangeState;
 use super::cycle::CycleReport;
 use super::facts::SourceState;
 use super::ledger::CollectionState;
+use super::shrink::HeldUsage;
 use crate::core::command::Mode;
 use crate::core::evaluate::{Decision, Level};
 use crate::core::name::{AccountName, SourceName};
@@ -60,6 +62,15 @@ pub struct CycleSummary {
     pub held: usize,
     /// Why they wait.
     pub held_because: Option<String>,
+    /// What the agent and the servers see differently.
+    #[serde(default)]
+    pub disagreements: Vec<Disagreement>,
+    /// How many of those there have been since the store began.
+    #[serde(default)]
+    pub disagreements_total: u64,
+    /// Totals of usage that are not told because they would shrink.
+    #[serde(default)]
+    pub held_usage: Vec<HeldUsage>,
     /// What people should know.
     pub findings: Vec<String>,
 }
@@ -78,6 +89,9 @@ impl CycleSummary {
             unsettled: report.changes.iter().filter_map(unsettled).collect(),
             held: report.held.len(),
             held_because: report.held_because.clone(),
+            disagreements: report.disagreements.clone(),
+            disagreements_total: report.disagreements_total,
+            held_usage: report.held_usage.clone(),
             findings: report.findings.clone(),
         }
     }

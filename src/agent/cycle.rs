@@ -274,7 +274,7 @@ async fn govern(
     if let Some(only) = &ask.account {
         wanted.retain(|account, _| account == only);
     }
-    let plan = make_plan(agent, &wanted, &observed, &scene.rules.qos, ask.dry_run)?;
+    let plan = make_plan(agent, &wanted, &observed, scene.rules, ask.dry_run)?;
     Step::Planned.passed();
     report.findings.extend(plan.findings.iter().cloned());
     report.findings.extend(plan.missing.iter().map(|name| format!("account {name} does not exist")));
@@ -361,10 +361,15 @@ fn make_plan(
     agent: &mut Agent,
     wanted: &BTreeMap<AccountName, Desired>,
     observed: &Observed,
-    rules: &QosRules,
+    rules: &Rules,
     dry_run: bool,
 ) -> Result<Plan, AgentError> {
-    let owned = Owned { limits: agent.store.owned()?, submit: agent.store.owned_submit()? };
+    let mut owned = Owned { limits: agent.store.owned()?, submit: agent.store.owned_submit()? };
+    if rules.partitions.is_none() {
+        // Whether a limit on billing is still wanted is not known now: what is in force stays in force.
+        owned.limits.clear();
+    }
+    let rules = &rules.qos;
     let limits = &agent.config.limits;
     let plan_limits = PlanLimits {
         changes_max: limits.changes_max,

@@ -237,13 +237,13 @@ fn reset_before_us(agent: &Agent, command: &Command, period: Window) -> Result<b
     Ok(agent.store.commands(INBOX_ROWS_MAX)?.iter().any(same))
 }
 
-/// Whether a reset was made since the command is here: by a cycle that was ended before it could say so.
+/// Whether a reset was made since the command was issued: by a cycle that was ended before it could say so, or for the new
+/// period while the command had not been read yet.
 fn reset_since(agent: &Agent, command: &Command, marker: &ResetMarker) -> Result<bool, AgentError> {
-    let Some(received) = agent.store.received(&command.uuid)? else { return Ok(false) };
     let made = agent.store.history(CHANGES_LOOKED_AT, Some(&marker.account))?;
     let is_this = |change: &Change| matches!(change, Change::ResetRawUsage { marker: m, .. } if m == marker);
     Ok(made.iter().any(|intent| {
-        intent.at >= received
+        intent.at >= command.issued
             && is_this(&intent.change.change)
             && matches!(intent.outcome, Some(Outcome::Applied | Outcome::AlreadyInEffect))
     }))

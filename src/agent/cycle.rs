@@ -301,6 +301,9 @@ async fn govern(
         orders::conclude(agent, orders.new, scene.facts, &made, &observed, scene.rules, now).await?;
     report.changes = made.changes;
     report.commands.extend(settled);
+    if agent.config.reports.backend_metadata {
+        report.enqueued += tell::backend_metadata(agent, &decisions, &observed, &scene.rules.qos, now)?;
+    }
     report.decisions = decisions;
     if !ask.no_reports {
         report.enqueued +=

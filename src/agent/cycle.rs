@@ -16,6 +16,7 @@ use super::facts::{self, Facts, SourceState};
 use super::judge::{self, Grounds, Periods, Totals};
 use super::ledger::{self, CollectionState};
 use super::orders::{self, CommandSettled, Orders};
+use super::shrink::{self, HeldUsage};
 use super::step::Step;
 use super::summary::{self, CycleSummary};
 use super::tell;
@@ -73,6 +74,8 @@ pub struct CycleReport {
     pub disagreements: Vec<Disagreement>,
     /// How many of those there have been since the store began.
     pub disagreements_total: u64,
+    /// Totals of usage that are not told because they would shrink.
+    pub held_usage: Vec<HeldUsage>,
     /// What people should know.
     pub findings: Vec<String>,
     /// Of a dry run: what its plan was made from.
@@ -113,6 +116,7 @@ impl CycleReport {
             || (self.decisions.is_empty() && self.sources.iter().any(|source| source.allocations > 0))
             || self.changes.iter().any(refused)
             || !self.held.is_empty()
+            || !self.held_usage.is_empty()
             || self.delivered.values().any(|kind| kind.failed + kind.dead > 0)
     }
 }
@@ -136,6 +140,7 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
         delivered: DeliveryState::new(),
         disagreements: Vec::new(),
         disagreements_total: 0,
+        held_usage: Vec::new(),
         findings: Vec::new(),
         weighed: None,
     };
@@ -149,6 +154,9 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
     report.collection =
         ledger::collect(agent, periods.needed_from(), &periods.edges(), ask.deep, now).await?;
     report.findings.extend(ledger_findings(&report.collection));
+    if ask.deep && report.collection.incomplete.is_none() {
+        agent.store.put_success(shrink::DEEP_READ, now)?;
+    }
     // 6 accounts as they are
     match observe(agent).await {
         Ok((observed, rules)) => {
@@ -158,6 +166,8 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
         }
         Err(reason) => report.findings.push(reason),
     }
+    report.held_usage = shrink::held(agent)?;
+    report.findings.extend(report.held_usage.iter().map(shrink::HeldUsage::finding));
     report.sources = facts.states;
     // 12 tell
     if !ask.dry_run {
@@ -264,7 +274,7 @@ async fn govern(
     if let Some(only) = &ask.account {
         wanted.retain(|account, _| account == only);
     }
-    let plan = make_plan(agent, &wanted, &observed, &scene.rules.qos, ask.dry_run)?;
+    let plan = make_plan(agent, &wanted, &observed, scene.rules, ask.dry_run)?;
     Step::Planned.passed();
     report.findings.extend(plan.findings.iter().cloned());
     report.findings.extend(plan.missing.iter().map(|name| format!("account {name} does not exist")));
@@ -291,6 +301,9 @@ async fn govern(
         orders::conclude(agent, orders.new, scene.facts, &made, &observed, scene.rules, now).await?;
     report.changes = made.changes;
     report.commands.extend(settled);
+    if agent.config.reports.backend_metadata {
+        report.enqueued += tell::backend_metadata(agent, &decisions, &observed, &scene.rules.qos, now)?;
+    }
     report.decisions = decisions;
     if !ask.no_reports {
         report.enqueued +=
@@ -351,10 +364,15 @@ fn make_plan(
     agent: &mut Agent,
     wanted: &BTreeMap<AccountName, Desired>,
     observed: &Observed,
-    rules: &QosRules,
+    rules: &Rules,
     dry_run: bool,
 ) -> Result<Plan, AgentError> {
-    let owned = Owned { limits: agent.store.owned()?, submit: agent.store.owned_submit()? };
+    let mut owned = Owned { limits: agent.store.owned()?, submit: agent.store.owned_submit()? };
+    if rules.partitions.is_none() {
+        // Whether a limit on billing is still wanted is not known now: what is in force stays in force.
+        owned.limits.clear();
+    }
+    let rules = &rules.qos;
     let limits = &agent.config.limits;
     let plan_limits = PlanLimits {
         changes_max: limits.changes_max,

@@ -6,15 +6,17 @@ use super::Agent;
 use super::error::AgentError;
 use super::facts::Facts;
 use super::judge::{Periods, Totals, subtree};
+use super::shrink::Watch;
 use super::step::Step;
 use crate::config::{Amie, LOCAL_SOURCE};
 use crate::core::association::Observed;
 use crate::core::component::Components;
+use crate::core::evaluate::{Decision, QosRules};
 use crate::core::exact::Exact;
 use crate::core::job::JobRecord;
 use crate::core::name::AccountName;
 use crate::core::period::Period;
-use crate::core::report::{ComponentUsage, ComputeRecord, Message};
+use crate::core::report::{BackendMetadata, ComponentUsage, ComputeRecord, Message};
 use crate::core::time::Epoch;
 use crate::core::tres::{Tres, TresSeconds};
 
@@ -24,10 +26,13 @@ const AMOUNT_PLACES: u32 = 2;
 const CHARGE_PLACES: u32 = 6;
 /// Job records looked at per transaction while AMIE records are made.
 const AMIE_BATCH: usize = 5000;
+/// Name of what was last put into the outbox as in force, among the reports of the store.
+const METADATA: &str = "backend_metadata";
 /// Half a day: an instant of the first day of a month that no server's zone moves into the month before.
 const NOON_S: i64 = 12 * 3600;
 
-/// Puts the usage of every allocation of a server into the outbox; what is unchanged since it was last told stays out.
+/// Puts the usage of every allocation of a server into the outbox; what is unchanged since it was last told stays out, and
+/// so does what would shrink without a known reason.
 pub fn component_usage(
     agent: &mut Agent,
     facts: &Facts,
@@ -38,6 +43,7 @@ pub fn component_usage(
 ) -> Result<usize, AgentError> {
     let tree = observed.tree();
     let mut messages = Vec::new();
+    let mut watch = Watch::begin(agent, now)?;
     for offer in facts.offers.iter().filter(|offer| offer.source.as_str() != LOCAL_SOURCE) {
         for allocation in &offer.allocations {
             let names = subtree(&allocation.account, &tree);
@@ -47,7 +53,7 @@ pub fn component_usage(
             for month in &periods.months {
                 let Some(usage) = totals.get(&month.window()) else { continue };
                 let users = usage.by_user(names.iter().map(AccountName::as_str));
-                let built = ComponentUsage {
+                let mut built = ComponentUsage {
                     source: offer.source.clone(),
                     allocation: allocation.id.clone(),
                     month: month.name.clone(),
@@ -62,19 +68,66 @@ pub fn component_usage(
                         BTreeMap::new()
                     },
                 };
-                let nothing_yet = users.is_empty();
-                let key_known =
-                    |message: &Message| agent.store.last_delivered(&message.key()).map(|m| m.is_some());
-                let message = Message::ComponentUsage(built);
+                let key = Message::ComponentUsage(built.clone()).key();
                 // A month without any use is only told when something else was told of it before.
-                if !nothing_yet || key_known(&message)? {
-                    messages.push(message);
+                if users.is_empty() && agent.store.last_delivered(&key)?.is_none() {
+                    continue;
+                }
+                if watch.passes(agent, &mut built, &names, month)? {
+                    messages.push(Message::ComponentUsage(built));
                 }
             }
         }
     }
     let enqueued = agent.store.enqueue_all(&messages, None, now)?;
+    watch.end(agent)?;
     Step::Enqueued.passed();
+    Ok(enqueued.queued + enqueued.replaced)
+}
+
+/// Puts what is in force on the accounts of every decided allocation of a server into the outbox, where it is not what was
+/// put there last.
+pub fn backend_metadata(
+    agent: &mut Agent,
+    decisions: &[Decision],
+    observed: &Observed,
+    rules: &QosRules,
+    now: Epoch,
+) -> Result<usize, AgentError> {
+    let before: BTreeMap<String, BackendMetadata> =
+        agent.store.last_report(METADATA)?.map(|(states, _)| states).unwrap_or_default();
+    let mut after = BTreeMap::new();
+    for decided in decisions.iter().filter_map(Decision::decided) {
+        let Some(account) = observed.accounts.get(&decided.account) else { continue };
+        if decided.source.as_str() == LOCAL_SOURCE {
+            continue;
+        }
+        let owned = rules.owned();
+        let mut state = BackendMetadata {
+            source: decided.source.clone(),
+            allocation: decided.allocation.clone(),
+            level: decided.level,
+            qos: account.row.qos.iter().filter(|name| owned.contains(name)).cloned().collect(),
+            fairshare: account.row.share.to_string(),
+            limits: account.row.limits.clone(),
+            submit_blocked: account.row.grp_submit_jobs == Some(0),
+            since: now,
+        };
+        if let Some(known) = before.get(&state.allocation) {
+            let same = BackendMetadata { since: now, ..known.clone() } == state;
+            state.since = if same { known.since } else { now };
+        }
+        after.insert(state.allocation.clone(), state);
+    }
+    let changed = after.iter().filter(|(allocation, state)| before.get(*allocation) != Some(*state));
+    let messages: Vec<Message> = changed.map(|(_, state)| Message::BackendMetadata(state.clone())).collect();
+    let enqueued = agent.store.enqueue_all(&messages, None, now)?;
+    if !messages.is_empty() {
+        // An allocation that is undecided now has still what it had.
+        let mut all = before;
+        all.extend(after);
+        agent.store.put_report(METADATA, &all, now)?;
+    }
     Ok(enqueued.queued + enqueued.replaced)
 }
 

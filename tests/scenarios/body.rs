@@ -269,7 +269,7 @@ fn record(slurm: &EmulatedSlurm, job: &Job) {
             let submit = job.start.0 - 1;
             let first = Record {
                 name: "job".to_owned(),
-                account: job.account.clone(),
+                account: job.account.to_lowercase(),
                 user: job.user.clone(),
                 partition: if never_ran { "closed".to_owned() } else { job.partition.clone() },
                 qos,

@@ -34,6 +34,9 @@ const SETTINGS: [&str; 12] = [
 /// QOS that every lab has.
 const QOS_OF_ALL: [&str; 3] = ["normal", "slowdown", "blocked"];
 
+/// What sacctmgr says before it lists all QOS.
+const VALID_QOS: &str = "Valid QOS's are ";
+
 /// The names of one scenario on one cluster.
 pub struct Normal {
     prefix: String,
@@ -55,7 +58,24 @@ impl Normal {
             }
             _ => format!("{line}\n"),
         };
-        text.lines().map(line).collect()
+        let text: String = text.lines().map(line).collect();
+        let named = self.valid_qos(&text);
+        // The names are in a cell of a table, which is as wide as they are.
+        if named.contains(VALID_QOS) { squeezed(&named) } else { named }
+    }
+
+    /// `You gave a bad qos 'x'. Valid QOS's are normal,slowdown`: without the QOS of others.
+    fn valid_qos(&self, text: &str) -> String {
+        let mut parts = text.split(VALID_QOS);
+        let mut kept = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let is_of_list = |c: char| c.is_ascii_alphanumeric() || "_,".contains(c);
+            let end = part.find(|c| !is_of_list(c)).unwrap_or(part.len());
+            let ours = |name: &&str| QOS_OF_ALL.contains(name) || name.starts_with(&self.prefix);
+            let names: Vec<&str> = part[..end].split(',').filter(ours).collect();
+            kept.push_str(&format!("{VALID_QOS}{}{}", names.join(","), &part[end..]));
+        }
+        kept
     }
 
     /// Program, arguments, both outputs and the status as text.
@@ -96,8 +116,8 @@ impl Normal {
         args
     }
 
-    fn stderr(&mut self, call: &Call) -> String {
-        call.stderr.clone()
+    fn stderr(&self, call: &Call) -> String {
+        self.valid_qos(&call.stderr)
     }
 
     fn stdout(&mut self, call: &Call) -> String {
@@ -277,4 +297,13 @@ fn typed(arg: &str) -> String {
         true => format!("'{}'", arg.escape_default()),
         false => arg.to_owned(),
     }
+}
+
+/// Runs of spaces as two.
+fn squeezed(text: &str) -> String {
+    let mut text = text.to_owned();
+    while text.contains("   ") {
+        text = text.replace("   ", "  ");
+    }
+    text
 }

@@ -1,6 +1,6 @@
 //! Steps 8 to 11: each change with its intent stored first, then run, then proved by reading back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -10,9 +10,12 @@ use serde_json::json;
 use super::Agent;
 use super::error::{AgentError, chain};
 use super::step::Step;
-use crate::core::association::Observed;
+use crate::core::association::{Limit, Observed};
+use crate::core::class::Class;
+use crate::core::evaluate::{Decision, Level};
 use crate::core::name::AccountName;
 use crate::core::plan::{Because, Change, Outcome, PlannedChange, settled};
+use crate::core::policy::LimitType;
 use crate::core::time::Epoch;
 use crate::slurm::{Applied, SlurmError};
 use crate::store::{Intent, IntentId};
@@ -36,18 +39,42 @@ pub struct ChangeState {
     pub outcome: Option<Outcome>,
 }
 
-/// Applies the changes; the states in the order of the plan, and the accounts as they are afterwards.
-pub async fn apply(
-    agent: &mut Agent,
-    changes: &[PlannedChange],
-    now: Epoch,
-) -> Result<(Vec<ChangeState>, Option<Observed>), AgentError> {
-    let mut states = Vec::new();
+/// What became of the changes of a plan.
+#[derive(Debug, Default)]
+pub struct Made {
+    /// Each with its outcome.
+    pub changes: Vec<ChangeState>,
+    /// The accounts as they are afterwards, where they were read again.
+    pub observed: Option<Observed>,
+    /// Accounts with changes that were not made and may be made by the next cycle.
+    pub open: BTreeSet<AccountName>,
+}
+
+impl Made {
+    /// Whether more may come of what is asked for this account.
+    pub fn is_open(&self, account: &AccountName) -> bool {
+        self.open.contains(account)
+    }
+
+    fn put(&mut self, state: ChangeState, may_pass: bool) {
+        let unknown = matches!(state.outcome, Some(Outcome::Unknown { .. }));
+        let refused = matches!(state.outcome, Some(Outcome::Refused { .. }));
+        if unknown || (refused && may_pass) {
+            self.open.extend(state.change.accounts().cloned());
+        }
+        self.changes.push(state);
+    }
+}
+
+/// Applies the changes: resets, then rows of users, then accounts.
+pub async fn apply(agent: &mut Agent, changes: &[PlannedChange], now: Epoch) -> Result<Made, AgentError> {
+    let mut made = Made::default();
     let mut modifies = Vec::new();
     for planned in changes {
         match &planned.change {
             Change::ResetRawUsage { account, .. } => {
-                states.push(reset(agent, planned, account, now).await?);
+                let (state, may_pass) = reset(agent, planned, account, now).await?;
+                made.put(state, may_pass);
             }
             Change::Accounts { .. } | Change::User { .. } => modifies.push(planned),
         }
@@ -58,9 +85,9 @@ pub async fn apply(
     let mut ran = run(agent, &users, 1, now).await?;
     ran.extend(run(agent, &accounts, agent.config.limits.apply_parallel_max, now).await?);
     if ran.is_empty() {
-        return Ok((states, None));
+        return Ok(made);
     }
-    let observed = match agent.slurm.observe().await {
+    made.observed = match agent.slurm.observe().await {
         Ok(observed) => Some(observed),
         Err(error) => {
             tracing::warn!(
@@ -72,19 +99,20 @@ pub async fn apply(
     };
     Step::ReadBack.passed();
     for (id, planned, result) in ran {
-        let outcome = judge(&planned.change, &result, observed.as_ref());
+        let outcome = judge(&planned.change, &result, made.observed.as_ref());
         agent.store.settle_intent(id, &outcome, &[], &[], now)?;
         Step::Settled.passed();
         let argv = agent.slurm.argv(&planned.change).to_string();
         tracing::info!(argv, outcome = ?outcome, "change");
-        states.push(ChangeState {
+        let state = ChangeState {
             argv,
             change: planned.change.clone(),
             because: planned.because.clone(),
             outcome: Some(outcome),
-        });
+        };
+        made.put(state, may_pass(&result));
     }
-    Ok((states, observed))
+    Ok(made)
 }
 
 type Ran<'a> = (IntentId, &'a PlannedChange, Result<Applied, SlurmError>);
@@ -118,6 +146,14 @@ fn typed(agent: &Agent, change: &Change) -> Vec<String> {
     std::iter::once(argv.program().name().to_owned()).chain(argv.args().iter().cloned()).collect()
 }
 
+/// Whether a failure was an outage and no refusal.
+fn may_pass(result: &Result<Applied, SlurmError>) -> bool {
+    match result {
+        Ok(applied) => applied.may_pass,
+        Err(error) => error.class() == Class::Transient,
+    }
+}
+
 /// Reading back decides; Slurm's words only explain.
 fn judge(change: &Change, result: &Result<Applied, SlurmError>, observed: Option<&Observed>) -> Outcome {
     let words = match result {
@@ -133,13 +169,57 @@ fn judge(change: &Change, result: &Result<Applied, SlurmError>, observed: Option
     }
 }
 
+/// Accounts that have just been given a limit on minutes that Slurm's own counter has already passed, although their
+/// budget is not used up: the counter is older than the period. The agent does not reset it on its own (it never does when it
+/// first sees a policy), and jobs would wait without a visible reason.
+pub async fn used_up_already(agent: &Agent, changes: &[ChangeState], decisions: &[Decision]) -> Vec<String> {
+    let limited = changes.iter().filter_map(|change| match (&change.change, &change.outcome) {
+        (Change::Accounts { accounts, set }, Some(Outcome::Applied)) => {
+            Some((accounts, set.limits.get(&LimitType::GrpTRESMins)?))
+        }
+        _ => None,
+    });
+    let limited: Vec<_> = limited.collect();
+    if limited.is_empty() {
+        return Vec::new();
+    }
+    let counters = match agent.slurm.raw_usage().await {
+        Ok(counters) => counters,
+        Err(error) => {
+            return vec![format!("raw usage could not be compared with the new limits: {}", chain(&error))];
+        }
+    };
+    let blocked = |account: &AccountName| {
+        let of = decisions.iter().filter_map(Decision::decided).find(|decided| decided.account == *account);
+        of.is_none_or(|decided| decided.level == Level::Blocked)
+    };
+    let mut findings = Vec::new();
+    for (accounts, limits) in limited {
+        for account in accounts.iter().filter(|account| !blocked(account)) {
+            let Some(counter) = counters.get(account) else { continue };
+            for (tres, limit) in limits {
+                let used = counter.tres_minutes.get(tres).copied().unwrap_or(0);
+                if matches!(limit, Limit::At(most) if used >= *most) {
+                    findings.push(format!(
+                        "account {account} has raw usage of {used} {tres}-minutes from before, which its new limit of {limit} does not \
+                         leave room for: its jobs wait although the budget is not used up; to begin anew run: sacctmgr -i modify \
+                         account where name={account} cluster={} set RawUsage=0",
+                        agent.config.cluster.name
+                    ));
+                }
+            }
+        }
+    }
+    findings
+}
+
 /// Zeroes the raw usage of one account and proves it in sshare.
 async fn reset(
     agent: &mut Agent,
     planned: &PlannedChange,
     account: &AccountName,
     now: Epoch,
-) -> Result<ChangeState, AgentError> {
+) -> Result<(ChangeState, bool), AgentError> {
     let argv = agent.slurm.argv(&planned.change).to_string();
     let state = |outcome| ChangeState {
         argv: argv.clone(),
@@ -149,24 +229,33 @@ async fn reset(
     };
     let before = match raw_usage(agent, account).await {
         Ok(before) => before,
-        Err(reason) => return Ok(state(Outcome::Unknown { reason })),
+        Err(reason) => return Ok((state(Outcome::Unknown { reason }), true)),
     };
     let typed = typed(agent, &planned.change);
     let counters = json!({ "raw_usage": before });
     let id = agent.store.put_intent(planned, &typed, Some(&counters), now)?;
     Step::Intended.passed();
-    let outcome =
-        if before == 0 { Outcome::AlreadyInEffect } else { run_reset(agent, planned, account, before).await };
+    let (outcome, may_pass) = if before == 0 {
+        (Outcome::AlreadyInEffect, false)
+    } else {
+        let result = agent.slurm.apply(&planned.change).await;
+        Step::Ran.passed();
+        (look_at_reset(agent, account, before, &result).await, may_pass(&result))
+    };
     agent.store.settle_intent(id, &outcome, &[], &[], now)?;
     Step::Settled.passed();
     tracing::info!(argv, outcome = ?outcome, "reset of raw usage");
-    Ok(state(outcome))
+    Ok((state(outcome), may_pass))
 }
 
-async fn run_reset(agent: &Agent, planned: &PlannedChange, account: &AccountName, before: u64) -> Outcome {
-    let result = agent.slurm.apply(&planned.change).await;
-    Step::Ran.passed();
-    let words = match &result {
+/// Waits until sshare shows that a reset has been made.
+async fn look_at_reset(
+    agent: &Agent,
+    account: &AccountName,
+    before: u64,
+    result: &Result<Applied, SlurmError>,
+) -> Outcome {
+    let words = match result {
         Ok(applied) => applied.complaint.clone(),
         Err(error) => Some(chain(error)),
     };
@@ -177,7 +266,7 @@ async fn run_reset(agent: &Agent, planned: &PlannedChange, account: &AccountName
                 return Outcome::Applied;
             }
             Ok(_) if words.is_some() => break,
-            Ok(_) if look + 1 < RESET_LOOKS => tokio::time::sleep(RESET_WAIT).await,
+            Ok(_) if look + 1 < RESET_LOOKS => agent.clock.wait(RESET_WAIT).await,
             Ok(_) => {}
             Err(reason) => return Outcome::Unknown { reason },
         }

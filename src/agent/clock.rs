@@ -1,8 +1,9 @@
-//! The one place that asks what time it is.
+//! The one place that asks what time it is, and waits for it to pass.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use crate::core::time::Epoch;
 
@@ -39,6 +40,13 @@ impl Clock {
             Clock::System => Epoch(jiff::Timestamp::now().as_second()),
             Clock::Manual(now) => Epoch(now.load(Ordering::SeqCst)),
             Clock::Emulated(now) => now(),
+        }
+    }
+
+    /// Waits that long. A manual clock does not wait: its time moves only when it is told to.
+    pub async fn wait(&self, span: Duration) {
+        if !matches!(self, Clock::Manual(_)) {
+            tokio::time::sleep(span).await;
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::Agent;
-use super::apply::{self, ChangeState};
+use super::apply::{self, ChangeState, Made};
 use super::deliver::{self, DeliveryState};
 use super::error::{AgentError, chain};
 use super::facts::{self, Facts, SourceState};
@@ -23,7 +23,7 @@ use crate::core::command::Mode;
 use crate::core::desired::{Desired, Wish, desired};
 use crate::core::evaluate::{Decision, Level, Lever, PartitionWeights, QosRules, Rules};
 use crate::core::name::AccountName;
-use crate::core::plan::{Change, Outcome, Owned, Plan, PlanLimits, ResetMarker, plan};
+use crate::core::plan::{Change, Outcome, Owned, Plan, PlanLimits, PlannedChange, ResetMarker, plan};
 use crate::core::time::Epoch;
 use crate::store::ResetHow;
 
@@ -142,7 +142,7 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
     // 6 accounts as they are
     match observe(agent).await {
         Ok((observed, rules)) => {
-            let totals = judge::totals(agent, &periods, now)?;
+            let totals = judge::totals(agent, &periods, now, ask.deep, &mut report.findings)?;
             let scene = Scene { facts: &facts, periods: &periods, totals: &totals, rules: &rules };
             govern(agent, ask, &scene, observed, &mut report, now).await?;
         }
@@ -237,6 +237,9 @@ async fn govern(
     let mut orders =
         orders::sort(agent, scene.facts, scene.periods, &decisions, scene.rules, now, ask.dry_run).await?;
     report.commands.append(&mut orders.settled);
+    if let Some(only) = &ask.account {
+        orders.new.retain(|order| order.account == *only);
+    }
     let resets = due_resets(agent, &decisions, &orders, now)?;
     let wishes = wishes(scene, &decisions, &orders);
     let mut wanted = desired(&decisions, &wishes, &resets, &observed, &scene.rules.qos);
@@ -252,7 +255,7 @@ async fn govern(
     report.findings.extend(plan.findings.iter().cloned());
     report.findings.extend(plan.missing.iter().map(|name| format!("account {name} does not exist")));
     report.held_because.clone_from(&plan.held_because);
-    let unmade = |planned: &crate::core::plan::PlannedChange| ChangeState {
+    let unmade = |planned: &PlannedChange| ChangeState {
         argv: agent.slurm.argv(&planned.change).to_string(),
         change: planned.change.clone(),
         because: planned.because.clone(),
@@ -265,19 +268,29 @@ async fn govern(
         return Ok(());
     }
     // 8 to 11 apply, read back, settle
-    let (changes, after) = apply::apply(agent, &plan.changes, now).await?;
-    if let Some(after) = after {
+    let mut made = apply::apply(agent, &plan.changes, now).await?;
+    leave_open(agent, &plan, &mut made)?;
+    if let Some(after) = made.observed.take() {
         observed = after;
     }
-    report.changes = changes;
     let settled =
-        orders::conclude(agent, orders.new, scene.facts, &report.changes, &observed, scene.rules, now)
-            .await?;
+        orders::conclude(agent, orders.new, scene.facts, &made, &observed, scene.rules, now).await?;
+    report.changes = made.changes;
     report.commands.extend(settled);
     report.decisions = decisions;
     if !ask.no_reports {
         report.enqueued +=
             tell::component_usage(agent, scene.facts, scene.periods, scene.totals, &observed, now)?;
+    }
+    Ok(())
+}
+
+/// Accounts of which this cycle could not do all that is asked for: the plan waits, or an intent has no outcome yet.
+fn leave_open(agent: &Agent, plan: &Plan, made: &mut Made) -> Result<(), AgentError> {
+    let waiting = plan.held.iter().chain(&plan.later);
+    made.open.extend(waiting.flat_map(|planned| planned.change.accounts().cloned()));
+    for intent in agent.store.unsettled_intents()? {
+        made.open.extend(intent.change.change.accounts().cloned());
     }
     Ok(())
 }

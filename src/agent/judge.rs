@@ -13,6 +13,7 @@ use crate::core::allocation::Allocation;
 use crate::core::association::{AccountTree, Observed};
 use crate::core::desired::ancestors;
 use crate::core::evaluate::{Decision, Rules, UsageFacts, evaluate};
+use crate::core::job::JobRecord;
 use crate::core::name::AccountName;
 use crate::core::period::{Period, PeriodKind};
 use crate::core::policy::Policy;
@@ -78,25 +79,125 @@ impl Periods {
 /// Totals by window.
 pub type Totals = BTreeMap<Window, Usage>;
 
-/// Adds up the ledger once for all windows of the periods.
-pub fn totals(agent: &Agent, periods: &Periods, now: Epoch) -> Result<Totals, AgentError> {
-    totals_of(agent, periods.windows(), now)
+/// Totals of ended jobs as last added up. While the process lives a cycle only adds what has come since: its cost follows what
+/// changed and not the length of the ledger.
+#[derive(Debug, Default)]
+pub struct EndedTotals {
+    generation: u64,
+    seq: u64,
+    totals: Totals,
 }
 
-/// Adds up the ledger once for all windows; running jobs count up to `now`.
+/// Jobs looked at in one go while following changes.
+const CHANGES_AT_ONCE: usize = 50_000;
+
+/// Totals of the periods in use: what has ended, and what runs, up to `now`. `recount` adds everything up again and says
+/// in a finding when that differs from what had been followed.
+pub fn totals(
+    agent: &mut Agent,
+    periods: &Periods,
+    now: Epoch,
+    recount: bool,
+    findings: &mut Vec<String>,
+) -> Result<Totals, AgentError> {
+    let windows = periods.windows();
+    let edges = edges(agent, &windows, now)?;
+    let known =
+        agent.ended.totals.keys().eq(windows.iter()) && agent.ended.generation == agent.store.generation()?;
+    if known {
+        follow(agent, now, &edges)?;
+    }
+    if !known || recount {
+        let counted = count(agent, windows, now, &edges)?;
+        if known && counted.totals != agent.ended.totals {
+            findings.push(
+                "the totals followed from cycle to cycle differed from a recount; the recount stands".into(),
+            );
+        }
+        agent.ended = counted;
+    }
+    with_running(agent, agent.ended.totals.clone(), now, &edges)
+}
+
+/// Totals of any windows, added up from the whole ledger.
 pub fn totals_of(agent: &Agent, windows: BTreeSet<Window>, now: Epoch) -> Result<Totals, AgentError> {
-    let cluster = &agent.config.cluster.name;
-    let all = Window::new(
+    let edges = edges(agent, &windows, now)?;
+    let counted = count(agent, windows, now, &edges)?;
+    with_running(agent, counted.totals, now, &edges)
+}
+
+/// From the first second of any of the windows to now.
+fn reach(windows: &BTreeSet<Window>, now: Epoch) -> Window {
+    Window::new(
         windows.iter().map(|window| window.from).min().unwrap_or(Epoch(0)),
         windows.iter().map(|window| window.until).max().unwrap_or(now).min(now.plus(1)),
-    );
-    let edges = SuspensionEdges::new(&agent.store.suspended_before(cluster, all)?);
+    )
+}
+
+fn edges(agent: &Agent, windows: &BTreeSet<Window>, now: Epoch) -> Result<SuspensionEdges, AgentError> {
+    let cluster = &agent.config.cluster.name;
+    Ok(SuspensionEdges::new(&agent.store.suspended_before(cluster, reach(windows, now))?))
+}
+
+fn add(totals: &mut Totals, job: &JobRecord, now: Epoch, edges: &SuspensionEdges) {
+    for (window, usage) in totals {
+        usage.add(job, *window, now, Counting::Once, edges);
+    }
+}
+
+/// Adds what has ended since.
+fn follow(agent: &mut Agent, now: Epoch, edges: &SuspensionEdges) -> Result<(), AgentError> {
+    let cluster = &agent.config.cluster.name;
+    let ended = &mut agent.ended;
+    loop {
+        let mut looked_at = 0;
+        let (mut seq, totals) = (ended.seq, &mut ended.totals);
+        agent.store.visit_changed(cluster, ended.seq, CHANGES_AT_ONCE, &mut |change, job| {
+            (looked_at, seq) = (looked_at + 1, change);
+            if job.has_ended() {
+                add(totals, &job, now, edges);
+            }
+        })?;
+        ended.seq = seq;
+        if looked_at < CHANGES_AT_ONCE {
+            return Ok(());
+        }
+    }
+}
+
+/// Adds up everything that has ended.
+fn count(
+    agent: &Agent,
+    windows: BTreeSet<Window>,
+    now: Epoch,
+    edges: &SuspensionEdges,
+) -> Result<EndedTotals, AgentError> {
+    let all = reach(&windows, now);
     let mut totals: Totals = windows.into_iter().map(|window| (window, Usage::default())).collect();
-    agent.store.visit_jobs(cluster, all, &mut |job| {
-        for (window, usage) in &mut totals {
-            usage.add(&job, *window, now, Counting::Once, &edges);
+    let (generation, seq) = (agent.store.generation()?, agent.store.last_seq()?);
+    agent.store.visit_jobs(&agent.config.cluster.name, all, &mut |job| {
+        if job.has_ended() {
+            add(&mut totals, &job, now, edges);
         }
     })?;
+    Ok(EndedTotals { generation, seq, totals })
+}
+
+/// Adds what runs.
+fn with_running(
+    agent: &Agent,
+    mut totals: Totals,
+    now: Epoch,
+    edges: &SuspensionEdges,
+) -> Result<Totals, AgentError> {
+    let cluster = &agent.config.cluster.name;
+    let runaway: BTreeSet<u64> =
+        agent.store.runaways(cluster)?.iter().map(|record| record.key.dbindex).collect();
+    for job in agent.store.open_jobs(cluster)? {
+        if !runaway.contains(&job.key.dbindex) {
+            add(&mut totals, &job, now, edges);
+        }
+    }
     Ok(totals)
 }
 

@@ -22,11 +22,12 @@ pub mod step;
 pub mod summary;
 pub mod tell;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::central::amie::{AmieClient, AmieSettings};
 use crate::central::waldur::{WaldurClient, WaldurSettings};
-use crate::central::{Surroundings, WallClock};
+use crate::central::{Sleep, Surroundings};
 use crate::config::{Amie, Config, Source};
 use crate::core::command::Mode;
 use crate::core::evaluate::{PartitionWeights, QosRules, Rules};
@@ -63,6 +64,10 @@ pub struct Agent {
     pub mode: Mode,
     /// Number of the last cycle of this process.
     pub cycle: u64,
+    /// Totals of ended jobs, followed from cycle to cycle.
+    pub ended: judge::EndedTotals,
+    /// Findings of the last cycle: each is logged when it comes, not in every cycle that it stays.
+    pub told: BTreeSet<String>,
 }
 
 /// What of the outside is real.
@@ -96,7 +101,18 @@ impl Agent {
     pub fn new(config: Config, outside: Outside, store: Store) -> Result<Agent, AgentError> {
         let (centrals, amie) = clients(&config, &outside.clock)?;
         let slurm = Slurm::new(outside.runner, config.cluster.name.clone());
-        Ok(Agent { slurm, centrals, amie, store, clock: outside.clock, mode: outside.mode, cycle: 0, config })
+        Ok(Agent {
+            slurm,
+            centrals,
+            amie,
+            store,
+            clock: outside.clock,
+            mode: outside.mode,
+            cycle: 0,
+            ended: judge::EndedTotals::default(),
+            told: BTreeSet::new(),
+            config,
+        })
     }
 
     /// An agent that asks no server and reads no secret: what the sources said last is all it knows of them. For verbs
@@ -104,7 +120,18 @@ impl Agent {
     pub fn offline(config: Config, outside: Outside, store: Store) -> Agent {
         let slurm = Slurm::new(outside.runner, config.cluster.name.clone());
         let (clock, mode) = (outside.clock, outside.mode);
-        Agent { slurm, centrals: Vec::new(), amie: None, store, clock, mode, cycle: 0, config }
+        Agent {
+            slurm,
+            centrals: Vec::new(),
+            amie: None,
+            store,
+            clock,
+            mode,
+            cycle: 0,
+            ended: judge::EndedTotals::default(),
+            told: BTreeSet::new(),
+            config,
+        }
     }
 
     /// Goes on with another configuration: clients are made anew, store and clock stay. On an error everything stays as it was.
@@ -169,9 +196,12 @@ fn clients(config: &Config, clock: &Clock) -> Result<(Vec<Central>, Option<AmieC
 }
 
 fn surroundings(clock: &Clock) -> Surroundings {
-    let clock = clock.clone();
-    let wall: WallClock = Arc::new(move || clock.now());
-    Surroundings::new(wall, rand::random())
+    let (now, waiting) = (clock.clone(), clock.clone());
+    let sleep: Sleep = Arc::new(move |span| {
+        let waiting = waiting.clone();
+        Box::pin(async move { waiting.wait(span).await })
+    });
+    Surroundings { clock: Arc::new(move || now.now()), jitter_seed: rand::random(), sleep }
 }
 
 fn waldur_client(source: &Source, clock: &Clock) -> Result<WaldurClient, AgentError> {

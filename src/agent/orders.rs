@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::Agent;
-use super::apply::ChangeState;
+use super::apply::{ChangeState, Made};
 use super::error::{AgentError, chain};
 use super::facts::{Facts, Offer};
 use super::judge::Periods;
 use super::step::Step;
+use crate::config::LOCAL_SOURCE;
 use crate::core::association::Observed;
 use crate::core::command::{Command, CommandKind, CommandState, Triage, TriageFacts, Verdict, triage, wish};
 use crate::core::desired::Wish;
@@ -20,6 +21,10 @@ use crate::core::report::{CommandResult, Message};
 use crate::core::time::{Epoch, Window};
 use crate::core::tres::Tres;
 use crate::store::ResetHow;
+
+/// Latest changes of an account that are looked at for what was run for a command: a cycle makes a few, and a command
+/// waits for a day at most.
+const CHANGES_LOOKED_AT: usize = 100;
 
 /// A command that is acted on in this cycle.
 #[derive(Debug, Clone)]
@@ -73,7 +78,8 @@ pub async fn sort(
 ) -> Result<Orders, AgentError> {
     let mut orders = Orders::default();
     let pending = agent.store.pending()?;
-    for offer in &facts.offers {
+    // Local allocations have no server and no commands.
+    for offer in facts.offers.iter().filter(|offer| offer.source.as_str() != LOCAL_SOURCE) {
         let windows = windows_of(offer, periods);
         let waiting: Vec<Command> =
             pending.iter().filter(|command| command.source == offer.source).cloned().collect();
@@ -166,12 +172,25 @@ fn order(
             policy: command.policy.clone(),
             period: period.name.clone(),
         };
-        if agent.store.reset_how(&marker)? == Some(ResetHow::Reset) {
+        if agent.store.reset_how(&marker)? != Some(ResetHow::Reset) {
+            reset = Some(marker);
+        } else if !reset_since(agent, command, &marker)? {
             return Ok(Err(format!("raw usage was already reset in period {}", period.name)));
         }
-        reset = Some(marker);
     }
     Ok(Ok(Some(Order { command: command.clone(), account, wish, reset })))
+}
+
+/// Whether a reset was made since the command is here: by a cycle that was ended before it could say so.
+fn reset_since(agent: &Agent, command: &Command, marker: &ResetMarker) -> Result<bool, AgentError> {
+    let Some(received) = agent.store.received(&command.uuid)? else { return Ok(false) };
+    let made = agent.store.history(CHANGES_LOOKED_AT, Some(&marker.account))?;
+    let is_this = |change: &Change| matches!(change, Change::ResetRawUsage { marker: m, .. } if m == marker);
+    Ok(made.iter().any(|intent| {
+        intent.at >= received
+            && is_this(&intent.change.change)
+            && matches!(intent.outcome, Some(Outcome::Applied | Outcome::AlreadyInEffect))
+    }))
 }
 
 /// What earlier commands of the current period still ask for: the newest in effect of each type and account.
@@ -194,12 +213,13 @@ fn standing(
     Ok(wishes)
 }
 
-/// Gives every order its verdict by what is there now.
+/// Gives every order its verdict by what is there now. One that is not in effect and may still come to be (Slurm gave no
+/// answer, it could not be read back, the plan waits) stays pending for the next cycle, until it is stale.
 pub async fn conclude(
     agent: &mut Agent,
     orders: Vec<Order>,
     facts: &Facts,
-    changes: &[ChangeState],
+    made: &Made,
     observed: &Observed,
     rules: &Rules,
     now: Epoch,
@@ -212,12 +232,15 @@ pub async fn conclude(
         }) else {
             continue;
         };
-        let commands: Vec<String> =
-            changes.iter().filter(|change| touches(change, &order.account)).map(|c| c.argv.clone()).collect();
+        let changes = &made.changes;
         let result = match &order.reset {
             Some(marker) => reset_result(changes, marker),
             None => fulfilled(&order.wish, observed, &rules.qos),
         };
+        if result.is_err() && made.is_open(&order.account) {
+            continue;
+        }
+        let commands = ran_for(agent, &order, changes)?;
         let verdict = match result {
             Ok(()) => Verdict { state: CommandState::Done, error: String::new(), commands },
             Err(reason) => {
@@ -232,12 +255,25 @@ pub async fn conclude(
     Ok(settled)
 }
 
-fn touches(change: &ChangeState, account: &AccountName) -> bool {
-    match &change.change {
-        Change::Accounts { accounts, .. } => accounts.iter().any(|name| name == account),
-        Change::User { account: above, .. } => above == account,
-        Change::ResetRawUsage { account: reset, .. } => reset == account,
+/// What was run on the account since the command is here: by this cycle, and by earlier ones that a crash or an outage
+/// kept from giving it its verdict. Each argument vector once.
+fn ran_for(agent: &Agent, order: &Order, changes: &[ChangeState]) -> Result<Vec<String>, AgentError> {
+    let mut commands = Vec::new();
+    if let Some(received) = agent.store.received(&order.command.uuid)? {
+        let made = agent.store.history(CHANGES_LOOKED_AT, Some(&order.account))?;
+        let done = made.iter().rev().filter(|i| i.at >= received && i.outcome == Some(Outcome::Applied));
+        commands.extend(done.map(|intent| agent.slurm.argv(&intent.change.change).to_string()));
     }
+    let ran = changes.iter().filter(|change| touches(change, &order.account));
+    let ran = ran.filter(|change| change.outcome != Some(Outcome::AlreadyInEffect));
+    commands.extend(ran.map(|change| change.argv.clone()));
+    let mut seen = BTreeSet::new();
+    commands.retain(|argv| seen.insert(argv.clone()));
+    Ok(commands)
+}
+
+fn touches(change: &ChangeState, account: &AccountName) -> bool {
+    change.change.accounts().any(|name| name == account)
 }
 
 fn why_not(change: &ChangeState) -> Option<String> {

@@ -60,13 +60,6 @@ pub struct Surroundings {
     pub sleep: Sleep,
 }
 
-impl Surroundings {
-    /// Waits with tokio's timer.
-    pub fn new(clock: WallClock, jitter_seed: u64) -> Self {
-        Self { clock, jitter_seed, sleep: Arc::new(|wait| Box::pin(tokio::time::sleep(wait))) }
-    }
-}
-
 impl fmt::Debug for Surroundings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Surroundings").field("jitter_seed", &self.jitter_seed).finish_non_exhaustive()

@@ -133,9 +133,10 @@ async fn turn(agent: &mut Agent, due: &[Due]) -> Result<CycleReport, AgentError>
     if due.contains(&Due::DeepScan) {
         agent.prune()?;
     }
-    for finding in &report.findings {
+    for finding in report.findings.iter().filter(|finding| !agent.told.contains(*finding)) {
         tracing::warn!(finding, "finding");
     }
+    agent.told = report.findings.iter().cloned().collect();
     for due in due {
         agent.store.put_success(due.as_str(), report.at)?;
     }

@@ -116,7 +116,9 @@ fn clock(common: &Common, to: &str) -> Result<Exit, AgentError> {
     let now = slurm.with_world(|world| world.now()).map_err(|error| AgentError::Emulator(chain(&error)))?;
     let by = move_of(to, now)?;
     slurm.with_world(|world| world.advance(by)).map_err(|error| AgentError::Emulator(chain(&error)))?;
-    world::central(&dir)?.handle().advance(by);
+    let central = world::central(&dir)?.handle();
+    central.advance(by);
+    central.keep().map_err(|error| AgentError::Emulator(chain(&error)))?;
     render::text(&format!("the emulated clock shows {}\n", crate::core::time::Epoch(now + by)));
     Ok(Exit::Done)
 }

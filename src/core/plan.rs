@@ -44,6 +44,17 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Accounts whose associations it touches.
+    pub fn accounts(&self) -> impl Iterator<Item = &AccountName> {
+        let (several, one) = match self {
+            Change::Accounts { accounts, .. } => (Some(accounts.iter()), None),
+            Change::User { account, .. } | Change::ResetRawUsage { account, .. } => (None, Some(account)),
+        };
+        several.into_iter().flatten().chain(one)
+    }
+}
+
 /// What a reset of raw usage happens once for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ResetMarker {
@@ -127,8 +138,10 @@ pub const SHARE_APPLIES_FROM_ACCOUNTS: usize = 10;
 pub struct Plan {
     /// To be applied in this order.
     pub changes: Vec<PlannedChange>,
-    /// Waiting for an operator's word because too many accounts would be tightened, or for the next cycle.
+    /// Waiting for an operator's word because too many accounts would be tightened.
     pub held: Vec<PlannedChange>,
+    /// Waiting for the next cycle, because one cycle makes only so many changes.
+    pub later: Vec<PlannedChange>,
     /// Why `held` waits.
     pub held_because: Option<String>,
     /// Accounts that should be changed and do not exist.
@@ -197,7 +210,7 @@ pub fn plan(
             plan.changes.len(),
             limits.changes_max
         ));
-        plan.changes.truncate(limits.changes_max);
+        plan.later = plan.changes.split_off(limits.changes_max);
     }
     plan
 }

@@ -93,6 +93,23 @@ fn class_of_words(words: &str) -> Class {
     Class::Transient
 }
 
+/// Whether Slurm's words are those of an outage of slurmdbd or slurmctld and not a refusal.
+pub(super) fn is_outage(words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    [
+        "connect",
+        "unable to contact",
+        "getting response to message",
+        "talking to the database",
+        "timed out",
+        "zero bytes were transmitted",
+        "communication",
+        "not responding",
+    ]
+    .iter()
+    .any(|text| words.contains(text))
+}
+
 /// Most of Slurm's words that go into one message. A refusal names one association a line, and there can be thousands.
 const WORDS_BYTES_MAX: usize = 600;
 

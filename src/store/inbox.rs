@@ -81,6 +81,15 @@ impl Store {
         })
     }
 
+    /// When a command was first seen.
+    pub fn received(&self, uuid: &str) -> Result<Option<Epoch>, StoreError> {
+        self.reading("looking for a command", |conn| {
+            conn.prepare_cached("SELECT received FROM commands WHERE uuid = ?1")?
+                .query_row([uuid], |row| row.get(0))
+                .optional()
+        })
+    }
+
     /// Gives a pending command its verdict and enqueues the message that tells it. The same verdict again changes
     /// nothing.
     ///

@@ -10,7 +10,7 @@ use super::error::{Fault, StoreError};
 use super::{Store, inbox, outbox, ownership};
 use crate::core::command::Verdict;
 use crate::core::name::AccountName;
-use crate::core::plan::{Change, Outcome, PlannedChange};
+use crate::core::plan::{Outcome, PlannedChange};
 use crate::core::report::Message;
 use crate::core::time::Epoch;
 
@@ -62,7 +62,7 @@ impl Store {
             let mut link = tx.prepare_cached(
                 "INSERT INTO intent_accounts (account, intent) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
             )?;
-            for account in accounts(&change.change) {
+            for account in change.change.accounts() {
                 link.execute(params![account.as_str(), id])?;
             }
             Ok(IntentId(id))
@@ -142,14 +142,6 @@ fn settle(tx: &Transaction<'_>, intent: &Intent, outcome: &Outcome, at: Epoch) -
         .execute(params![intent.id.0, json(outcome)?, at, is_final.then_some(at)])?;
     ownership::follow(tx, &intent.change.change, outcome, at)?;
     Ok(())
-}
-
-/// Accounts whose associations a change touches.
-fn accounts(change: &Change) -> Vec<&AccountName> {
-    match change {
-        Change::Accounts { accounts, .. } => accounts.iter().collect(),
-        Change::User { account, .. } | Change::ResetRawUsage { account, .. } => vec![account],
-    }
 }
 
 fn read_intent(row: &Row<'_>) -> rusqlite::Result<Intent> {

@@ -93,8 +93,12 @@ impl Store {
             for record in collection.records {
                 ledger.put(record)?;
             }
-            let collected = ledger.finish()?;
-            put_suspended(tx, cluster, collection.suspended)?;
+            let (collected, mut rewritten) = ledger.finish()?;
+            rewritten |= put_suspended(tx, cluster, collection.suspended)?;
+            if rewritten {
+                let next = cursors::counter(tx, "generation")? + 1;
+                cursors::put_counter(tx, "generation", next)?;
+            }
             if let Some(watermark) = collection.watermark {
                 tx.prepare_cached("UPDATE clusters SET watermark = ?2 WHERE id = ?1")?
                     .execute(params![cluster, watermark])?;
@@ -170,6 +174,21 @@ impl Store {
                 f(unsigned(row, 0)?, read_record(row, 1, cluster)?);
             }
             Ok(())
+        })
+    }
+
+    /// A number that changes whenever something that had ended is told differently: another record, one that is gone, another
+    /// suspension. Totals of ended jobs that were added up under the same number only lack what has come since.
+    pub fn generation(&self) -> Result<u64, StoreError> {
+        self.reading("reading the ledger's generation", |conn| {
+            Ok(cursors::counter(conn, "generation")?.cast_unsigned())
+        })
+    }
+
+    /// The last number that a new or changed job was given; see [`Store::visit_changed`].
+    pub fn last_seq(&self) -> Result<u64, StoreError> {
+        self.reading("reading the ledger's last change", |conn| {
+            Ok(cursors::counter(conn, "seq")?.cast_unsigned())
         })
     }
 
@@ -327,6 +346,8 @@ struct Ledger<'tx> {
     seq: i64,
     alloc: String,
     collected: Collected,
+    /// Whether something that had ended is told differently now.
+    rewritten: bool,
     insert: CachedStatement<'tx>,
     find: CachedStatement<'tx>,
     replace: CachedStatement<'tx>,
@@ -345,6 +366,7 @@ impl<'tx> Ledger<'tx> {
             seq: cursors::counter(tx, "seq")?,
             alloc: String::new(),
             collected: Collected::default(),
+            rewritten: false,
             insert: tx.prepare_cached(&format!(
                 "INSERT INTO jobs (seq, cluster, {RECORD}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, \
                  ?12, ?13, ?14, ?15, ?16, ?17) ON CONFLICT DO NOTHING"
@@ -377,7 +399,8 @@ impl<'tx> Ledger<'tx> {
             return Ok(());
         }
         self.remove_rivals(record)?;
-        if stored.is_some() {
+        if let Some(stored) = stored {
+            self.rewritten |= stored.has_ended();
             bind_and_execute(&mut self.replace, self.seq + 1, self.cluster, record, &self.alloc)?;
             self.seq += 1;
             self.collected.changed += 1;
@@ -406,13 +429,14 @@ impl<'tx> Ledger<'tx> {
                 .prepare_cached("DELETE FROM suspended WHERE cluster = ?1 AND dbindex = ?2")?
                 .execute([self.cluster, *rival])?;
         }
+        self.rewritten |= !gone.is_empty();
         self.collected.rekeyed += gone.len();
         Ok(())
     }
 
-    fn finish(self) -> rusqlite::Result<Collected> {
+    fn finish(self) -> rusqlite::Result<(Collected, bool)> {
         cursors::put_counter(self.tx, "seq", self.seq)?;
-        Ok(self.collected)
+        Ok((self.collected, self.rewritten))
     }
 }
 
@@ -444,15 +468,18 @@ fn bind_and_execute(
     ])
 }
 
-fn put_suspended(tx: &Transaction<'_>, cluster: i64, all: &[SuspendedBefore]) -> rusqlite::Result<()> {
+/// Says whether anything was new or different.
+fn put_suspended(tx: &Transaction<'_>, cluster: i64, all: &[SuspendedBefore]) -> rusqlite::Result<bool> {
+    let mut written = 0;
     let mut put = tx.prepare_cached(
         "INSERT INTO suspended (cluster, edge, dbindex, seconds) VALUES (?1, ?2, ?3, ?4) \
          ON CONFLICT DO UPDATE SET seconds = excluded.seconds WHERE seconds <> excluded.seconds",
     )?;
     for before in all {
-        put.execute(params![cluster, before.edge, bits(before.key.dbindex), bits(before.seconds)])?;
+        written +=
+            put.execute(params![cluster, before.edge, bits(before.key.dbindex), bits(before.seconds)])?;
     }
-    Ok(())
+    Ok(written > 0)
 }
 
 fn log_collection(

@@ -1,5 +1,10 @@
 //! What the tests of the conductor share: an agent on a chosen Slurm, with the embedded server as its portal.
 
+#![allow(
+    dead_code,
+    reason = "each test crate compiles all of this and uses a part; expect would fail where all is used"
+)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;

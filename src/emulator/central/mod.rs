@@ -150,6 +150,19 @@ impl CentralHandle {
         outcome
     }
 
+    /// Writes a state that is kept in a file and was changed here, without waiting for a request.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn keep(&self) -> Result<(), CentralServerError> {
+        let mut shared = lock(&self.shared);
+        if let (true, Some(path)) = (shared.dirty, &shared.file) {
+            file::write(path, &shared.state)?;
+            shared.dirty = false;
+        }
+        Ok(())
+    }
+
     /// The requests so far, oldest first.
     pub fn requests(&self) -> Vec<SeenRequest> {
         lock(&self.shared).seen.iter().cloned().collect()

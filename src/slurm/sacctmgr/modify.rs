@@ -16,7 +16,7 @@ use crate::core::name::{AccountName, ClusterName, Names};
 use crate::core::plan::Change;
 use crate::core::policy::LimitType;
 use crate::slurm::argv::{Argv, Program};
-use crate::slurm::error::words;
+use crate::slurm::error::{is_outage, words};
 use crate::slurm::runner::Answer;
 
 /// Largest values that Slurm takes for what they are. Above lie its marks for "no value", "infinite" and "parent" (slurm.h
@@ -35,6 +35,8 @@ pub struct Applied {
     pub echoed: Vec<Echoed>,
     /// Why it does not look like a success, in Slurm's words where it had any.
     pub complaint: Option<String>,
+    /// Whether that is an outage, and no refusal: the same change may work later.
+    pub may_pass: bool,
 }
 
 /// An association in the answer of `modify`.
@@ -170,7 +172,10 @@ pub(in crate::slurm) fn judge(
         // A success says nothing at all.
         Change::ResetRawUsage { .. } => Some(words(&answer.stdout)).filter(|said| !said.is_empty()),
     });
-    Applied { argv: argv.to_string(), echoed, complaint }
+    // Nothing at all is what a failed query inside slurmdbd looks like.
+    let silent = answer.status == 0 && answer.stdout.is_empty() && answer.stderr.is_empty();
+    let may_pass = complaint.as_deref().is_some_and(|words| silent || is_outage(words));
+    Applied { argv: argv.to_string(), echoed, complaint, may_pass }
 }
 
 fn refusal(answer: &Answer) -> Option<String> {

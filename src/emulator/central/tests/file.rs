@@ -29,6 +29,20 @@ async fn what_was_answered_is_on_disk_before_the_answer_arrives() {
     site.stop().await;
 }
 
+#[test]
+fn a_change_that_no_request_follows_is_kept_when_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("central.json");
+    let on_disk = || serde_json::from_slice::<Value>(&std::fs::read(&path).unwrap()).unwrap();
+    let server = CentralServer::in_file(&path, seed).unwrap();
+    let handle = server.handle();
+    let before = on_disk();
+    handle.advance(86_400);
+    assert_eq!(on_disk(), before);
+    handle.keep().unwrap();
+    assert_ne!(on_disk()["clock"], before["clock"]);
+}
+
 #[tokio::test]
 async fn a_state_that_cannot_be_written_is_an_error_answer_and_not_half_kept() {
     let directory = tempfile::tempdir().unwrap();

@@ -49,7 +49,7 @@ const LIMIT: u32 = 50;
 /// Commands and failed deliveries that are searched for those of one account.
 const SEARCHED_MAX: usize = 100_000;
 
-/// What kind of thing happened.
+/// What kind of thing happened, in the order of a cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -124,12 +124,12 @@ pub fn gather(
     let places = Places::read(config, store, &commands)?;
     let is_wanted =
         |entry: &Entry| only.is_none_or(|only| entry.accounts.iter().any(|name| name == only.as_str()));
-    let mut entries: Vec<Entry> = store.decisions(only, limit)?.iter().map(decision).collect();
+    let mut entries: Vec<Entry> = store.decisions(only, limit)?.iter().flat_map(decisions).collect();
     entries.extend(store.history(limit, only)?.iter().map(change));
     entries.extend(commands.iter().map(command).filter(is_wanted));
     entries.extend(failed.iter().map(|failed| delivery(failed, &places)).filter(is_wanted));
-    // Stable: of the same second, a decision stands above the change it led to.
-    entries.sort_by_key(|entry| (std::cmp::Reverse(entry.at), entry.kind));
+    // Of the same second, what comes later in a cycle stands above: the verdict above the change above the decision.
+    entries.sort_by_key(|entry| std::cmp::Reverse((entry.at, entry.kind)));
     entries.truncate(limit);
     Ok(History { entries })
 }
@@ -174,13 +174,19 @@ impl<'a> Places<'a> {
     }
 }
 
-fn decision(logged: &LoggedDecision) -> Entry {
-    let text = |key: &str| logged.body.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
-    let undecided = logged.body.get("undecided").is_some();
+/// One entry for each policy of the account.
+fn decisions(logged: &LoggedDecision) -> Vec<Entry> {
+    let bodies = logged.body.as_array().into_iter().flatten();
+    bodies.map(|body| decision(logged, body)).collect()
+}
+
+fn decision(logged: &LoggedDecision, body: &Value) -> Entry {
+    let text = |key: &str| body.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+    let undecided = body.get("undecided").is_some();
     let what = if undecided {
         format!("{}: what is in force stays in force", text("source"))
     } else {
-        let fairshare = logged.body.get("fairshare").map(Value::to_string).unwrap_or_default();
+        let fairshare = body.get("fairshare").map(Value::to_string).unwrap_or_default();
         format!(
             "{} {}: effect {}, QOS {}, fairshare {fairshare}, total {}{}",
             text("source"),
@@ -188,7 +194,7 @@ fn decision(logged: &LoggedDecision) -> Entry {
             text("effect"),
             text("qos"),
             text("total"),
-            limits(&logged.body)
+            limits(body)
         )
     };
     Entry {

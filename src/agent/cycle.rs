@@ -95,7 +95,8 @@ impl CycleReport {
             && self.delivered.is_empty()
     }
 
-    /// Whether somebody should look: an outage, a refusal, a held plan, an undecided account.
+    /// Whether somebody should look: an outage, a refusal, a held plan, an undecided account, no decision at all (the
+    /// accounts could not be observed).
     pub fn needs_attention(&self) -> bool {
         let refused = |change: &ChangeState| {
             matches!(change.outcome, Some(Outcome::Refused { .. } | Outcome::Unknown { .. }))
@@ -103,6 +104,7 @@ impl CycleReport {
         self.sources.iter().any(|source| source.error.is_some())
             || self.collection.incomplete.is_some()
             || self.decisions.iter().any(|decision| decision.decided().is_none())
+            || (self.decisions.is_empty() && self.sources.iter().any(|source| source.allocations > 0))
             || self.changes.iter().any(refused)
             || !self.held.is_empty()
             || self.delivered.values().any(|kind| kind.failed + kind.dead > 0)

@@ -1,5 +1,7 @@
 //! Step 1: what the sources say, or said last.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::Agent;
@@ -67,7 +69,9 @@ pub async fn fetch(agent: &mut Agent, now: Epoch) -> Result<Facts, AgentError> {
                     notices = said;
                     agent.store.put_snapshot(&name, &snapshot, now)?;
                     for policy in &snapshot.policies {
-                        if let Err(failed) = receive(agent, place, policy, now, &mut notices).await? {
+                        let received =
+                            receive(agent, place, policy, &snapshot.allocations, now, &mut notices).await?;
+                        if let Err(failed) = received {
                             error = Some(failed);
                         }
                     }
@@ -162,39 +166,85 @@ async fn ask(agent: &Agent, place: usize) -> Result<(Snapshot, Vec<String>), Cen
 }
 
 /// Puts the policy's commands into the inbox. At the first look old ones, and resets of whatever age, are taken as done by
-/// whoever was here before.
+/// whoever was here before; so is a reset from before the first look that a forgetful server shows later.
 async fn receive(
     agent: &mut Agent,
     place: usize,
     policy: &Policy,
+    allocations: &[Allocation],
     now: Epoch,
     notices: &mut Vec<String>,
 ) -> Result<Result<(), String>, AgentError> {
-    let client = &agent.centrals[place].client;
-    let fetched = match client.fetch_commands(&policy.id, None).await {
-        Ok(fetched) => fetched,
+    let (mut commands, rows) = match history(agent, place, policy, None, notices).await {
+        Ok(read) => read,
+        Err(failed) => return Ok(Err(failed)),
+    };
+    // A full answer whose oldest command is new may have been cut off: then every resource is asked for its own history,
+    // until all have answered once. Stored first, so that a failure in between forgets nothing.
+    let gap = format!("inbox_gap:{}:{}", policy.source, policy.id);
+    if let Some(oldest) = commands.first()
+        && rows >= agent.config.limits.history_rows_max
+        && !agent.store.knows_command(&oldest.uuid)?
+    {
+        agent.store.put_cursor(&gap, 1)?;
+    }
+    let mut failed = None;
+    if agent.store.get_cursor(&gap)? == Some(1) {
+        let asked: BTreeSet<&str> = allocations.iter().map(|allocation| allocation.id.as_str()).collect();
+        for resource in asked {
+            match history(agent, place, policy, Some(resource), notices).await {
+                Ok((own, _)) => commands.extend(own),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        commands.sort_by_key(|command| command.issued);
+    }
+    take_in(agent, policy, commands, now)?;
+    if failed.is_none() && agent.store.get_cursor(&gap)? == Some(1) {
+        agent.store.put_cursor(&gap, 0)?;
+    }
+    Ok(failed.map_or(Ok(()), Err))
+}
+
+/// The commands of a policy, oldest first, and how many rows the server showed.
+async fn history(
+    agent: &Agent,
+    place: usize,
+    policy: &Policy,
+    resource: Option<&str>,
+    notices: &mut Vec<String>,
+) -> Result<(Vec<Command>, usize), String> {
+    match agent.centrals[place].client.fetch_commands(&policy.id, resource).await {
+        Ok(fetched) => {
+            notices.extend(fetched.notices.iter().map(ToString::to_string));
+            Ok((fetched.value, fetched.raw.len()))
+        }
         Err(error) => {
             tracing::warn!(
                 policy = policy.id,
                 error = chain(&error),
                 "the commands of a policy were not read"
             );
-            return Ok(Err(chain(&error)));
+            Err(chain(&error))
         }
-    };
-    notices.extend(fetched.notices.iter().map(ToString::to_string));
-    let mark = format!("inbox:{}:{}", policy.source, policy.id);
-    let mut commands = fetched.value;
-    if agent.store.last_success(&mark)?.is_none() {
-        let age_max_s = i64::try_from(agent.config.limits.command_age_max.as_secs()).unwrap_or(i64::MAX);
-        let before_us = |command: &Command| {
-            now.since(command.issued) > age_max_s || command.kind == CommandKind::ResetUsage
-        };
-        let (old, new): (Vec<Command>, Vec<Command>) = commands.into_iter().partition(before_us);
-        agent.store.adopt(&old, now)?;
-        commands = new;
     }
-    agent.store.receive(&commands, now)?;
-    agent.store.put_success(&mark, now)?;
-    Ok(Ok(()))
+}
+
+fn take_in(agent: &mut Agent, policy: &Policy, commands: Vec<Command>, now: Epoch) -> Result<(), AgentError> {
+    let mark = format!("inbox:{}:{}", policy.source, policy.id);
+    let first_look = agent.store.last_success(&mark)?;
+    let limits = &agent.config.limits;
+    let age_max_s = i64::try_from(limits.command_age_max.as_secs()).unwrap_or(i64::MAX);
+    let skew_max_s = i64::try_from(limits.clock_skew_max.as_secs()).unwrap_or(i64::MAX);
+    let before_us = |command: &Command| match first_look {
+        None => now.since(command.issued) > age_max_s || command.kind == CommandKind::ResetUsage,
+        Some(first) => command.kind == CommandKind::ResetUsage && first.since(command.issued) > skew_max_s,
+    };
+    let (old, new): (Vec<Command>, Vec<Command>) = commands.into_iter().partition(before_us);
+    agent.store.adopt(&old, now)?;
+    agent.store.receive(&new, now)?;
+    if first_look.is_none() {
+        agent.store.put_success(&mark, now)?;
+    }
+    Ok(())
 }

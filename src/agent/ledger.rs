@@ -20,6 +20,9 @@ const QUIET_WINDOW_MAX_S: i64 = 366 * 86_400;
 /// Fewer records than this make the next window twice as long: sacct needs half a second and 100 MB for them.
 const ROWS_FEW: usize = 20_000;
 
+/// Oldest end of a job that must still be there: slurmdbd's shortest usual PurgeJobAfter is a month.
+const PROBE_AGE_MAX_S: i64 = 28 * 86_400;
+
 /// Slurm has no older jobs (2001-09-09), and sacct 22.05 does not take the time 0.
 pub(super) const FIRST_JOB: Epoch = Epoch(1_000_000_000);
 
@@ -114,15 +117,12 @@ async fn collect_window(
     state.rejected += lines.rejected;
     state.samples.extend(lines.samples.iter().take(5).cloned());
     let shown: BTreeSet<u64> = lines.records.iter().map(|record| record.key.dbindex).collect();
-    if let Some(known) = agent.store.sentinel(&cluster, window)?
-        && !shown.contains(&known.dbindex)
-    {
-        state.incomplete = Some(format!(
-            "sacct did not show job record {} again, which ended between {} and {}: slurmdbd may have failed, or its \
-             records were purged; the ledger stays where it is",
-            known.dbindex, window.from, window.until
-        ));
-    }
+    state.incomplete = match agent.store.sentinel(&cluster, window)? {
+        Some(known) if shown.contains(&known.key.dbindex) => None,
+        Some(known) => Some(not_shown_again(&known)),
+        None if shown.is_empty() => nothing_shown(agent, window, lines.rejected).await?,
+        None => None,
+    };
     if state.rejected > agent.config.limits.rejects_max {
         state.incomplete = Some(format!(
             "{} lines of sacct were not understood, more than limits.rejects_max = {}; the first: {}",
@@ -147,6 +147,40 @@ async fn collect_window(
     state.changed += collected.changed;
     seen.extend(shown);
     Ok(Some(lines.records.len()))
+}
+
+fn not_shown_again(known: &JobRecord) -> String {
+    format!(
+        "sacct did not show job record {} again, which ended at {}: slurmdbd may have failed, or its records were purged; \
+         the ledger stays where it is",
+        known.key.dbindex,
+        known.end.map_or_else(String::new, |end| end.to_string())
+    )
+}
+
+/// Why no understood row may not mean that there was no job, in a window of which the ledger knows nothing: a record known
+/// from elsewhere must show where it lies, else slurmdbd has failed or speaks in another way.
+async fn nothing_shown(
+    agent: &mut Agent,
+    window: Window,
+    rejected: usize,
+) -> Result<Option<String>, AgentError> {
+    let cluster = agent.config.cluster.name.clone();
+    let lately = Window::new(window.until.plus(-PROBE_AGE_MAX_S), window.until);
+    let Some(known) = agent.store.sentinel(&cluster, lately)? else {
+        let open = agent.store.open_jobs(&cluster)?.len();
+        return Ok(match (rejected, open) {
+            (0, 0) => None,
+            (0, _) => Some(format!("sacct showed nothing, although {open} jobs have not ended")),
+            _ => Some(format!("none of the {rejected} lines of sacct was understood")),
+        });
+    };
+    let Some(end) = known.end else { return Ok(None) };
+    Ok(match agent.slurm.collect(Window::new(end.plus(-1), end.plus(1))).await {
+        Ok(lines) if lines.records.iter().any(|record| record.key == known.key) => None,
+        Ok(_) => Some(not_shown_again(&known)),
+        Err(error) => Some(format!("sacct did not answer: {}", chain(&error))),
+    })
 }
 
 /// Suspension of jobs that were suspended and cross an edge of a period, asked for with `sacct -T`.

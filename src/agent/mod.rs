@@ -187,12 +187,14 @@ impl Agent {
 
 /// The clients of all servers of a configuration; their secrets are read here.
 fn clients(config: &Config, clock: &Clock) -> Result<(Vec<Central>, Option<AmieClient>), AgentError> {
-    let mut centrals = Vec::new();
-    for source in &config.sources {
-        centrals.push(Central { name: source.name.clone(), client: waldur_client(source, clock)? });
-    }
+    let centrals = config.sources.iter().map(|source| central(source, clock)).collect::<Result<_, _>>()?;
     let amie = config.amie.as_ref().map(|amie| amie_client(amie, clock)).transpose()?;
     Ok((centrals, amie))
+}
+
+/// The client of one server; its token is read here. Nothing is asked yet.
+pub fn central(source: &Source, clock: &Clock) -> Result<Central, AgentError> {
+    Ok(Central { name: source.name.clone(), client: waldur_client(source, clock)? })
 }
 
 fn surroundings(clock: &Clock) -> Surroundings {

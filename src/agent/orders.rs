@@ -12,15 +12,21 @@ use super::judge::Periods;
 use super::step::Step;
 use crate::config::LOCAL_SOURCE;
 use crate::core::association::Observed;
-use crate::core::command::{Command, CommandKind, CommandState, Triage, TriageFacts, Verdict, triage, wish};
+use crate::core::command::{
+    Command, CommandKind, CommandState, Triage, TriageFacts, Verdict, subject, triage, wish,
+};
 use crate::core::desired::Wish;
 use crate::core::evaluate::{Decided, Decision, Rules};
 use crate::core::name::AccountName;
+use crate::core::period::Period;
 use crate::core::plan::{Change, Outcome, ResetMarker, fulfilled};
 use crate::core::report::{CommandResult, Message};
 use crate::core::time::{Epoch, Window};
 use crate::core::tres::Tres;
-use crate::store::ResetHow;
+use crate::store::{InboxCommand, ResetHow};
+
+/// Most rows of the inbox that are looked through for an adopted reset: years of commands, only read when a reset is asked for.
+const INBOX_ROWS_MAX: usize = 100_000;
 
 /// Latest changes of an account that are looked at for what was run for a command: a cycle makes a few, and a command
 /// waits for a day at most.
@@ -66,7 +72,17 @@ pub struct Orders {
     pub settled: Vec<CommandSettled>,
 }
 
-/// Sorts the inbox. Refusals are settled at once; nothing is settled in a dry run.
+/// What becomes of a command that may be acted on.
+enum Placed {
+    /// It is acted on in this cycle.
+    Now(Box<Order>),
+    /// Not now: nothing is decided on the account, or an earlier try is not settled.
+    Waits,
+    /// Nothing is run for it.
+    Ends(CommandState, String),
+}
+
+/// Sorts the inbox. What needs nothing to be run is settled at once; nothing is settled in a dry run.
 pub async fn sort(
     agent: &mut Agent,
     facts: &Facts,
@@ -83,33 +99,33 @@ pub async fn sort(
         let windows = windows_of(offer, periods);
         let waiting: Vec<Command> =
             pending.iter().filter(|command| command.source == offer.source).cloned().collect();
+        let in_effect = agent.store.standing(&offer.source)?;
+        let in_effect = in_effect.into_iter().map(|(c, _)| (subject(&c), (c.issued, c.uuid))).collect();
         let limits = &agent.config.limits;
         let triage_facts = TriageFacts {
             now,
             age_max_s: i64::try_from(limits.command_age_max.as_secs()).unwrap_or(i64::MAX),
             skew_max_s: i64::try_from(limits.clock_skew_max.as_secs()).unwrap_or(i64::MAX),
             periods: &windows,
+            in_effect: &in_effect,
         };
         for (command, decision) in waiting.iter().zip(triage(&waiting, &triage_facts)) {
-            let refused = match decision {
-                Triage::Act => match order(agent, command, offer, periods, decisions, rules)? {
-                    Ok(Some(order)) => {
-                        orders.new.push(order);
-                        None
-                    }
-                    // Nothing is decided on the account now; the command waits until something is, or gets stale.
-                    Ok(None) => None,
-                    Err(reason) => Some((CommandState::Refused, reason)),
-                },
-                Triage::Refuse(reason) => Some((CommandState::Refused, reason)),
-                Triage::Superseded(by) => {
-                    Some((CommandState::Superseded, format!("superseded by the newer command {by}")))
-                }
+            let placed = match decision {
+                Triage::Act => order(agent, command, offer, periods, decisions, rules)?,
+                Triage::Refuse(reason) => Placed::Ends(CommandState::Refused, reason),
+                Triage::Superseded(by) => Placed::Ends(
+                    CommandState::Superseded,
+                    format!("not run: superseded by the newer command {by}"),
+                ),
             };
-            if let Some((state, error)) = refused {
-                let verdict = Verdict { state, error, commands: Vec::new() };
-                let settled = settle(agent, command, offer, verdict, now, dry_run).await?;
-                orders.settled.push(settled);
+            match placed {
+                Placed::Now(order) => orders.new.push(*order),
+                Placed::Waits => {}
+                Placed::Ends(state, error) => {
+                    let verdict = Verdict { state, error, commands: Vec::new() };
+                    let settled = settle(agent, command, offer, verdict, now, dry_run).await?;
+                    orders.settled.push(settled);
+                }
             }
         }
         orders.standing.extend(standing(agent, offer, &windows, decisions, rules)?);
@@ -152,19 +168,21 @@ fn order(
     periods: &Periods,
     decisions: &[Decision],
     rules: &Rules,
-) -> Result<Result<Option<Order>, String>, AgentError> {
-    let Some(account) = command.account() else { return Ok(Err("no usable account".into())) };
-    let Some(decided) = decided_of(decisions, command, &account) else { return Ok(Ok(None)) };
+) -> Result<Placed, AgentError> {
+    let refused = |reason: String| Ok(Placed::Ends(CommandState::Refused, reason));
+    let Some(account) = command.account() else { return refused("no usable account".into()) };
+    // Nothing is decided on the account now; the command waits until something is, or gets stale.
+    let Some(decided) = decided_of(decisions, command, &account) else { return Ok(Placed::Waits) };
     let wish = match wish(command, &account, rules, billing_limit(decided)) {
         Ok(wish) => wish,
-        Err(reason) => return Ok(Err(reason)),
+        Err(reason) => return refused(reason),
     };
     let mut reset = None;
     if command.kind == CommandKind::ResetUsage {
         let policy = offer.policies.iter().find(|policy| policy.id == command.policy);
         let period = policy.and_then(|policy| periods.pairs.get(&policy.period)).map(|pair| &pair.current);
         let Some(period) = period.filter(|period| period.end.is_some()) else {
-            return Ok(Err("a policy without periods never resets raw usage".into()));
+            return refused("a policy without periods never resets raw usage".into());
         };
         let marker = ResetMarker {
             account: account.clone(),
@@ -172,13 +190,47 @@ fn order(
             policy: command.policy.clone(),
             period: period.name.clone(),
         };
+        if is_open(agent, &marker)? {
+            return Ok(Placed::Waits);
+        }
+        if reset_before_us(agent, command, period.window())? {
+            return Ok(already(period));
+        }
         if agent.store.reset_how(&marker)? != Some(ResetHow::Reset) {
             reset = Some(marker);
         } else if !reset_since(agent, command, &marker)? {
-            return Ok(Err(format!("raw usage was already reset in period {}", period.name)));
+            return Ok(already(period));
         }
     }
-    Ok(Ok(Some(Order { command: command.clone(), account, wish, reset })))
+    Ok(Placed::Now(Box::new(Order { command: command.clone(), account, wish, reset })))
+}
+
+/// A server that lost its memory issues the commands of a period again; what they ask for is in effect.
+fn already(period: &Period) -> Placed {
+    Placed::Ends(
+        CommandState::Done,
+        format!("not run: raw usage was already reset in period {}", period.name),
+    )
+}
+
+/// Whether an earlier try of this reset has no known outcome yet.
+fn is_open(agent: &Agent, marker: &ResetMarker) -> Result<bool, AgentError> {
+    let is_it = |change: &Change| matches!(change, Change::ResetRawUsage { marker: m, .. } if m == marker);
+    Ok(agent.store.unsettled_intents()?.iter().any(|intent| is_it(&intent.change.change)))
+}
+
+/// Whether the history that the agent found at its first look has a reset of the same account in this period: whoever was here
+/// before did it.
+fn reset_before_us(agent: &Agent, command: &Command, period: Window) -> Result<bool, AgentError> {
+    let same = |known: &InboxCommand| {
+        let Command { source, policy, kind, issued, .. } = &known.command;
+        known.state == CommandState::Adopted
+            && *kind == CommandKind::ResetUsage
+            && (source, policy) == (&command.source, &command.policy)
+            && subject(&known.command) == subject(command)
+            && period.contains(*issued)
+    };
+    Ok(agent.store.commands(INBOX_ROWS_MAX)?.iter().any(same))
 }
 
 /// Whether a reset was made since the command is here: by a cycle that was ended before it could say so.
@@ -310,8 +362,8 @@ async fn settle(
             source: command.source.clone(),
             policy: command.policy.clone(),
             allocation: allocation.clone(),
-            success: verdict.state == CommandState::Done,
-            error: verdict.error.clone(),
+            success: verdict.success(),
+            error: told(command, &verdict),
             mode: agent.mode,
             commands: verdict.commands.clone(),
         });
@@ -334,6 +386,15 @@ async fn settle(
         description: command.description.clone(),
         verdict,
     })
+}
+
+/// The text of a verdict. The server's record names no command, so the text does.
+fn told(command: &Command, verdict: &Verdict) -> String {
+    if verdict.error.is_empty() {
+        return String::new();
+    }
+    let kind = command.kind.type_name();
+    format!("command {kind} {} of {}: {}", command.uuid, command.issued, verdict.error)
 }
 
 /// The resource a verdict is told of: that of the account, else the one whose own history shows the command.

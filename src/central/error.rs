@@ -4,6 +4,8 @@ pub use crate::core::class::Class;
 use std::fmt;
 use std::time::Duration;
 
+use serde_json::Value;
+
 /// Method and address of a request, without secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place(pub(super) String);
@@ -137,6 +139,8 @@ pub enum CentralError {
         attempts: u32,
         /// What it said.
         excerpt: String,
+        /// The same as JSON, whole, where it is JSON: complaints by field.
+        complaints: Option<Value>,
     },
     /// More bytes than allowed.
     #[error(

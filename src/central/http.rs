@@ -293,6 +293,11 @@ impl Http {
         excerpt(body, &secrets)
     }
 
+    fn without_secrets(&self, body: &[u8]) -> String {
+        let text = String::from_utf8_lossy(body).into_owned();
+        self.secrets.iter().fold(text, |text, secret| text.replace(secret.expose_secret(), "[hidden]"))
+    }
+
     fn refusal(
         &self,
         status: StatusCode,
@@ -326,7 +331,11 @@ impl Http {
                 };
                 (CentralError::Busy { place, status: code, attempts, retry_after, excerpt }, again)
             }
-            _ => (CentralError::Refused { place, status: code, attempts, excerpt }, Again::Useless),
+            _ => {
+                let complaints = serde_json::from_str(&self.without_secrets(body)).ok();
+                let error = CentralError::Refused { place, status: code, attempts, excerpt, complaints };
+                (error, Again::Useless)
+            }
         };
         Failure { error, again, floor: retry_after }
     }

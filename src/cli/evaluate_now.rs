@@ -14,7 +14,7 @@ pub fn run(common: &Common, args: &EvaluateArgs) -> Result<Exit, AgentError> {
     let runtime = world::runtime()?;
     let report = runtime.block_on(async {
         let mut world = World::open(common).await?;
-        log::start(&world.config.log);
+        log::start_one_shot(&world.config.log);
         let mut agent = if args.dry_run { world.agent_on_a_copy()? } else { world.agent()? };
         let ask =
             Ask { dry_run: args.dry_run, account: args.account.clone(), deep: args.deep, no_reports: false };
@@ -146,7 +146,10 @@ fn change_row(change: &ChangeState) -> Vec<String> {
     let mut why: Vec<String> =
         change.because.iter().map(|because| format!("{}: {}", because.account, because.text)).collect();
     why.dedup();
-    vec![outcome, change.argv.clone(), why.join("; ")]
+    let first = why.first().cloned().unwrap_or_default();
+    // The rest is in --json and in `explain`: a wide table helps nobody.
+    let more = if why.len() > 1 { format!(" (+{} more)", why.len() - 1) } else { String::new() };
+    vec![outcome, change.argv.clone(), first + &more]
 }
 
 /// A length of time as people say it, to the second.

@@ -4,7 +4,14 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Log, LogFormat};
+use crate::config::{self, Log, LogFormat};
+
+/// Starts the log of a verb that prints its own report: only what the report does not say, unless the configuration asks
+/// for more than its default.
+pub fn start_one_shot(log: &Log) {
+    let quiet = log.level == config::LOG_LEVEL;
+    start(&Log { format: log.format, level: if quiet { "warn".to_owned() } else { log.level.clone() } });
+}
 
 /// Starts the log; a second call changes nothing.
 pub fn start(log: &Log) {

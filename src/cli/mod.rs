@@ -5,7 +5,7 @@
 mod check;
 mod daemon;
 mod emulate;
-mod evaluate_now;
+pub mod evaluate_now;
 mod explain;
 mod history;
 pub mod log;

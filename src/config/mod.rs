@@ -42,7 +42,7 @@ pub use problem::{ConfigErrors, Problem};
 pub use qos::Qos;
 pub use schedule::{Cron, Schedule};
 pub use secret::{CREDENTIALS_DIRECTORY, SECRET_BYTES_MAX, SecretError, SecretSource};
-pub use settings::{Log, LogFormat, Reports, StoreSettings};
+pub use settings::{LOG_LEVEL, Log, LogFormat, Reports, StoreSettings};
 pub use source::{LOCAL_SOURCE, Source, SourceKind};
 
 use crate::core::component::Components;

@@ -83,6 +83,11 @@ impl Command {
     pub fn account(&self) -> Option<AccountName> {
         AccountName::parse(&self.account_text).ok()
     }
+
+    /// Whether type and parameters have a meaning here.
+    pub fn is_understood(&self) -> bool {
+        !matches!(self.kind, CommandKind::NotUnderstood { .. })
+    }
 }
 
 /// Where a command stands in the inbox. `Pending` -> one of the others, and never back.
@@ -97,7 +102,7 @@ pub enum CommandState {
     Failed,
     /// Not tried: unknown, foreign, stale.
     Refused,
-    /// A newer one of the same type for the same account took its place.
+    /// A newer one of the same type for the same account took its place: it was not run and needs not be.
     Superseded,
     /// In the history before the agent first looked; never acted on, never reported.
     Adopted,
@@ -108,10 +113,19 @@ pub enum CommandState {
 pub struct Verdict {
     /// Where it ends.
     pub state: CommandState,
-    /// Why it is not in effect, else empty.
+    /// Why it is not in effect, or why nothing was run for it; else empty.
     pub error: String,
     /// The argument vectors that were run for it, for people.
     pub commands: Vec<String>,
+}
+
+impl Verdict {
+    /// What the server is told. It keeps no verdict of one command: a failure marks the newest rows of the whole resource and
+    /// is never taken back (facts/waldur.md). A superseded command is therefore no failure, else the newer one that took its
+    /// place would stand there as failed for ever.
+    pub fn success(&self) -> bool {
+        matches!(self.state, CommandState::Done | CommandState::Superseded)
+    }
 }
 
 /// Whether Slurm was real.
@@ -135,6 +149,14 @@ pub enum Triage {
     Superseded(String),
 }
 
+/// A type of command for an account, in lower case: of these the newest stands.
+pub type Subject = (String, String);
+
+/// What a command is about.
+pub fn subject(command: &Command) -> Subject {
+    (command.account_text.to_ascii_lowercase(), command.kind.type_name().to_owned())
+}
+
 /// Facts that triage of one command needs.
 #[derive(Debug, Clone, Copy)]
 pub struct TriageFacts<'a> {
@@ -146,29 +168,31 @@ pub struct TriageFacts<'a> {
     pub skew_max_s: i64,
     /// Accounts of the source's allocations, with the window of the current period.
     pub periods: &'a BTreeMap<AccountName, Window>,
+    /// Time of issue and uuid of the newest command in effect of each subject.
+    pub in_effect: &'a BTreeMap<Subject, (Epoch, String)>,
 }
 
 /// Sorts waiting commands, oldest first, into those to act on and those to refuse. Of several of one type for one account the
-/// newest stands.
+/// newest that can be acted on stands: one that is refused takes nobody's place. An older one that shows up late, after a
+/// newer one was carried out, has lost its place as well.
 pub fn triage(waiting: &[Command], facts: &TriageFacts<'_>) -> Vec<Triage> {
-    let mut newest: BTreeMap<(String, &str), &Command> = BTreeMap::new();
-    for command in waiting {
-        let key = (command.account_text.to_ascii_lowercase(), command.kind.type_name());
-        let stands = newest.entry(key).or_insert(command);
-        if (command.issued, &command.uuid) > (stands.issued, &stands.uuid) {
-            *stands = command;
+    let alone: Vec<Triage> = waiting.iter().map(|command| triage_one(command, facts)).collect();
+    let mut newest: BTreeMap<Subject, (Epoch, &str)> =
+        facts.in_effect.iter().map(|(subject, (at, uuid))| (subject.clone(), (*at, uuid.as_str()))).collect();
+    for (command, _) in waiting.iter().zip(&alone).filter(|(_, triage)| **triage == Triage::Act) {
+        let stands = newest.entry(subject(command)).or_insert((command.issued, &command.uuid));
+        // Of two of the same second the one that the server shows later is the newer.
+        if command.issued >= stands.0 {
+            *stands = (command.issued, &command.uuid);
         }
     }
-    waiting
-        .iter()
-        .map(|command| {
-            let key = (command.account_text.to_ascii_lowercase(), command.kind.type_name());
-            match newest.get(&key) {
-                Some(newer) if newer.uuid != command.uuid => Triage::Superseded(newer.uuid.clone()),
-                _ => triage_one(command, facts),
-            }
-        })
-        .collect()
+    let judged = waiting.iter().zip(alone).map(|(command, triage)| match newest.get(&subject(command)) {
+        Some((at, newer)) if *newer != command.uuid && command.issued <= *at && command.is_understood() => {
+            Triage::Superseded((*newer).to_owned())
+        }
+        _ => triage,
+    });
+    judged.collect()
 }
 
 fn triage_one(command: &Command, facts: &TriageFacts<'_>) -> Triage {

@@ -327,7 +327,8 @@ impl Slurm {
     }
 }
 
-/// What a reading program said, unless it failed: a status other than 0, or nothing but a complaint. A complaint beside
+/// What a reading program said, unless it failed: a status other than 0, nothing but a complaint, or a last line without its
+/// end (rows after it may be missing as well). A complaint beside
 /// an answer (an obsolete line in slurm.conf makes every program complain) is logged and no more: replies arrive
 /// whole or not at all.
 fn accepted(operation: &str, argv: &Argv, answer: Answer) -> Result<Vec<u8>, SlurmError> {
@@ -341,6 +342,9 @@ fn accepted(operation: &str, argv: &Argv, answer: Answer) -> Result<Vec<u8>, Slu
             status: answer.status,
             words: if words.is_empty() { "it gave no reason".to_owned() } else { words },
         });
+    }
+    if answer.stdout.last().is_some_and(|byte| *byte != b'\n') {
+        return Err(SlurmError::incomplete(operation, argv, "end: its last line is cut off"));
     }
     if !said.is_empty() {
         tracing::warn!(%argv, slurm = %said, "Slurm complained while answering");

@@ -71,6 +71,16 @@ impl Store {
         })
     }
 
+    /// Whether a command of that uuid was ever received or adopted.
+    pub fn knows_command(&self, uuid: &str) -> Result<bool, StoreError> {
+        self.reading("looking for a command", |conn| {
+            conn.prepare_cached(
+                "SELECT 1 FROM commands WHERE uuid = ?1 UNION ALL SELECT 1 FROM forgotten_commands WHERE uuid = ?1",
+            )?
+            .exists([uuid])
+        })
+    }
+
     /// Commands without a verdict, the oldest first.
     pub fn pending(&self) -> Result<Vec<Command>, StoreError> {
         self.reading("reading pending commands", |conn| {

@@ -226,17 +226,16 @@ impl Store {
 
     /// A job that ran and ended inside the window (after its first second), the latest: it must show again when the
     /// window is read again. `None` where the ledger has none.
-    pub fn sentinel(&self, cluster: &ClusterName, window: Window) -> Result<Option<JobKey>, StoreError> {
+    pub fn sentinel(&self, cluster: &ClusterName, window: Window) -> Result<Option<JobRecord>, StoreError> {
+        let sql = format!(
+            "SELECT {RECORD} FROM jobs WHERE cluster = ?1 AND ended > ?2 AND ended < ?3 AND started < ended \
+             ORDER BY ended DESC LIMIT 1"
+        );
         self.reading("looking for a sentinel", |conn| {
             let Some(id) = cluster_id(conn, cluster)? else { return Ok(None) };
-            conn.prepare_cached(
-                "SELECT dbindex FROM jobs WHERE cluster = ?1 AND ended > ?2 AND ended < ?3 AND started < ended \
-                 ORDER BY ended DESC LIMIT 1",
-            )?
-            .query_row(params![id, window.from, window.until], |row| {
-                Ok(JobKey { cluster: cluster.clone(), dbindex: unsigned(row, 0)? })
-            })
-            .optional()
+            conn.prepare_cached(&sql)?
+                .query_row(params![id, window.from, window.until], |row| read_record(row, 0, cluster))
+                .optional()
         })
     }
 

@@ -156,6 +156,9 @@ impl Store {
 
     /// Hands out at most `limit` messages of a kind that are due, the oldest first, each with a lease of [`LEASE_S`].
     /// Messages whose lease has run out are due again.
+    ///
+    /// Verdicts on commands of one resource are told in their order: a newer one waits until an older one may be tried
+    /// again, because the server marks the newest commands of the resource with whatever verdict comes last.
     pub fn acquire(
         &mut self,
         kind: MessageKind,
@@ -168,6 +171,10 @@ impl Store {
                 "SELECT id, key, body, attempts, lease FROM outbox AS o WHERE kind = ?1 AND state = 'waiting' \
                  AND not_before <= ?2 \
                  AND NOT EXISTS (SELECT 1 FROM outbox AS l WHERE l.key = o.key AND l.state = 'leased') \
+                 AND (kind <> 'command_result' OR NOT EXISTS (SELECT 1 FROM outbox AS e WHERE e.kind = o.kind \
+                 AND e.id < o.id AND (e.state = 'leased' OR (e.state = 'waiting' AND e.not_before > ?2)) \
+                 AND e.body ->> '$.source' = o.body ->> '$.source' \
+                 AND e.body ->> '$.allocation' = o.body ->> '$.allocation')) \
                  ORDER BY id LIMIT ?3",
             )?;
             let until = now.plus(LEASE_S);

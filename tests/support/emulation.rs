@@ -27,7 +27,6 @@ pub struct Emulation {
 }
 
 /// How a run ended.
-#[derive(Debug)]
 pub struct Ended {
     /// Whether it was killed.
     pub killed: bool,
@@ -35,6 +34,17 @@ pub struct Ended {
     pub report: Option<Value>,
     /// Everything it printed.
     pub text: String,
+}
+
+impl std::fmt::Debug for Ended {
+    /// What was to be done; decisions are long and not what a failed test is about.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some(report) = &self.report else { return f.write_str(&self.text) };
+        for part in ["changes", "held", "commands", "enqueued", "delivered", "findings"] {
+            writeln!(f, "{part}: {:#}", report[part])?;
+        }
+        Ok(())
+    }
 }
 
 impl Ended {
@@ -173,9 +183,17 @@ impl Emulation {
             (key, json!([row["usage"], row["uuid"]]))
         };
         let usages: BTreeMap<String, Value> = rows("component_usages").iter().map(usage).collect();
-        assert_eq!(usages.len(), rows("component_usages").len(), "one row for each resource, month and component");
+        assert_eq!(
+            usages.len(),
+            rows("component_usages").len(),
+            "one row for each resource, month and component"
+        );
         let owner = |uuid: &Value| {
-            usages.iter().find(|(_, row)| row[1] == *uuid).map(|(key, _)| key.clone()).expect("its component usage")
+            usages
+                .iter()
+                .find(|(_, row)| row[1] == *uuid)
+                .map(|(key, _)| key.clone())
+                .expect("its component usage")
         };
         let mut users = BTreeMap::new();
         for row in rows("user_usages") {
@@ -205,7 +223,9 @@ impl Emulation {
         let cluster = ClusterName::parse("emulated").expect("a name");
         let mut jobs = Vec::new();
         let all = Window::new(Epoch(0), Epoch(i64::MAX));
-        store.visit_jobs(&cluster, all, &mut |job| jobs.push(serde_json::to_value(job).expect("JSON"))).expect("jobs");
+        store
+            .visit_jobs(&cluster, all, &mut |job| jobs.push(serde_json::to_value(job).expect("JSON")))
+            .expect("jobs");
         jobs.sort_by_key(|job| job["key"]["dbindex"].as_u64());
         let commands: BTreeMap<String, Value> = store
             .commands(1000)

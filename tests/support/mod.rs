@@ -189,12 +189,17 @@ impl Lab {
         text
     }
 
-    /// Makes accounts below `parent` with users alice and bob.
-    pub fn accounts(&self, names: &[&str], parent: &str) {
-        // slurmdbd 22.05 mixes up its account tree when associations are added side by side (seen: a user whose lft lies
-        // outside of its account's, and a QOS of the account that slurmctld does not apply to it).
+    /// Held while associations are added or deleted: slurmdbd 22.05 mixes up its account tree when that happens side by side
+    /// (seen: a user whose lft lies outside of its account's, and a QOS of the account that slurmctld does not apply to it).
+    pub fn accounts_lock(&self) -> std::fs::File {
         let file = std::fs::File::create(self.dir.join("accounts.lock")).expect("a lock file");
         file.lock().expect("the lock");
+        file
+    }
+
+    /// Makes accounts below `parent` with users alice and bob.
+    pub fn accounts(&self, names: &[&str], parent: &str) {
+        let _lock = self.accounts_lock();
         for name in names {
             let (name, parent) = (format!("name={name}"), format!("parent={parent}"));
             self.must("sacctmgr", &["-i", "add", "account", &name, "cluster=lab", &parent]);

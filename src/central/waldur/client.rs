@@ -25,6 +25,7 @@ use crate::core::report::{CommandResult, ComponentUsage};
 const POLICIES: &str = "marketplace-slurm-periodic-usage-policies/";
 const RESOURCES: &str = "marketplace-provider-resources/";
 const USAGES: &str = "marketplace-component-usages/";
+const OFFERINGS: &str = "marketplace-provider-offerings/";
 /// Most users in one set_user_usages; keeps a body near 50 KiB.
 const USERS_MAX: usize = 500;
 
@@ -53,6 +54,7 @@ pub struct WaldurSettings {
 /// One Waldur.
 pub struct WaldurClient {
     http: Http,
+    base: Url,
     source: SourceName,
     offering: String,
 }
@@ -93,10 +95,11 @@ impl WaldurClient {
                 what: "offering is not a uuid (the server shows it in the offering's address)".to_owned(),
             });
         }
+        let base = api_base(&settings.name, &settings.url)?;
         let http = Http::new(
             HttpSettings {
                 server: settings.name.clone(),
-                base: api_base(&settings.name, &settings.url)?,
+                base: base.clone(),
                 secret_headers: vec![("authorization", "Token ", settings.token.clone())],
                 headers: Vec::new(),
                 ca_file: settings.ca_file.clone(),
@@ -107,12 +110,22 @@ impl WaldurClient {
             },
             surroundings,
         )?;
-        Ok(Self { http, source: settings.name.clone(), offering: settings.offering.clone() })
+        Ok(Self { http, base, source: settings.name.clone(), offering: settings.offering.clone() })
     }
 
     /// The shared part: clock skew, name.
     pub fn http(&self) -> &Http {
         &self.http
+    }
+
+    /// Uuid of the offering.
+    pub fn offering(&self) -> &str {
+        &self.offering
+    }
+
+    /// The address of the offering, which is what a policy calls its scope.
+    pub fn scope(&self) -> String {
+        format!("{}{OFFERINGS}{}/", self.base, self.offering)
     }
 
     /// Asks for one row: proves address, certificate and token, and measures the clock skew.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::world::*;
-use crate::core::command::{Command, CommandKind, Triage, TriageFacts, triage, wish};
+use crate::core::command::{Command, CommandKind, Subject, Triage, TriageFacts, triage, wish};
 use crate::core::name::SourceName;
 use crate::core::policy::LimitType;
 use crate::core::time::{Epoch, Window};
@@ -23,8 +23,14 @@ fn command(uuid: &str, of: &str, kind: CommandKind, age_s: i64) -> Command {
 }
 
 fn sorted(commands: &[Command]) -> Vec<Triage> {
+    sorted_after(commands, &BTreeMap::new())
+}
+
+fn sorted_after(commands: &[Command], in_effect: &BTreeMap<Subject, (Epoch, String)>) -> Vec<Triage> {
     let periods = BTreeMap::from([(account("bio"), Window::new(Epoch(NOW - 500), Epoch(NOW + 500)))]);
-    triage(commands, &TriageFacts { now: Epoch(NOW), age_max_s: 1000, skew_max_s: 60, periods: &periods })
+    let facts =
+        TriageFacts { now: Epoch(NOW), age_max_s: 1000, skew_max_s: 60, periods: &periods, in_effect };
+    triage(commands, &facts)
 }
 
 #[test]
@@ -36,6 +42,37 @@ fn the_newest_of_a_type_stands_and_the_older_are_superseded() {
         command("c", "bio", CommandKind::ResetUsage, 20),
     ]);
     assert_eq!(seen, vec![Triage::Superseded("b".into()), Triage::Act, Triage::Act]);
+}
+
+#[test]
+fn of_two_of_the_same_second_the_one_shown_later_stands() {
+    let fairshare = |n| CommandKind::Fairshare { fairshare: n };
+    let seen = sorted(&[command("z", "bio", fairshare(1), 5), command("a", "bio", fairshare(2), 5)]);
+    assert_eq!(seen, vec![Triage::Superseded("a".into()), Triage::Act]);
+}
+
+#[test]
+fn a_command_that_is_refused_takes_nobodys_place() {
+    let fairshare = |n| CommandKind::Fairshare { fairshare: n };
+    // The second is from the future: a clock is wrong there, and the first stays what is to be done.
+    let seen = sorted(&[command("a", "bio", fairshare(1), 30), command("b", "bio", fairshare(2), -3600)]);
+    assert_eq!(seen[0], Triage::Act);
+    assert!(matches!(&seen[1], Triage::Refuse(reason) if reason.contains("clock")), "{:?}", seen[1]);
+}
+
+#[test]
+fn an_older_command_that_shows_up_after_a_newer_one_was_carried_out_is_superseded() {
+    let fairshare = |n| CommandKind::Fairshare { fairshare: n };
+    let in_effect =
+        BTreeMap::from([(("bio".to_owned(), "fairshare".to_owned()), (Epoch(NOW - 10), "done".to_owned()))]);
+    let late = command("late", "bio", fairshare(1), 30);
+    let newer = command("newer", "bio", fairshare(2), 5);
+    assert_eq!(
+        sorted_after(std::slice::from_ref(&late), &in_effect),
+        vec![Triage::Superseded("done".into())]
+    );
+    let seen = sorted_after(&[late, newer], &in_effect);
+    assert_eq!(seen, vec![Triage::Superseded("newer".into()), Triage::Act]);
 }
 
 #[test]

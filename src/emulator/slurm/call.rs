@@ -1,5 +1,6 @@
 //! One run of an emulated program: who asks, with which words, where and when.
 
+use super::configuration;
 use super::times::{self, TimeStyle};
 use super::world::World;
 use jiff::tz::TimeZone;
@@ -43,6 +44,22 @@ impl<'a> Call<'a> {
     /// `sacct: fatal: ...`
     pub(super) fn fatal(&self, text: &str) -> String {
         format!("{}: fatal: {text}\n", self.program)
+    }
+
+    /// What the program says when slurmdbd does not answer, before its own last line.
+    pub(super) fn no_database(&self, world: &World) -> String {
+        let port = configuration::value(world, "AccountingStoragePort");
+        let host = configuration::value(world, "AccountingStorageHost");
+        let first = self.error(&format!(
+            "slurm_persist_conn_open_without_init: failed to open persistent connection to host:{host}:{port}: \
+             Connection refused"
+        ));
+        first + &self.no_database_again()
+    }
+
+    /// What it says when it tries once more.
+    pub(super) fn no_database_again(&self) -> String {
+        self.error("Sending PersistInit msg: Connection refused")
     }
 
     /// What the program says about something that the real one knows and this one does not.

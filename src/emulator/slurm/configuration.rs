@@ -1,12 +1,61 @@
 //! The configuration that `scontrol show config` and `sacctmgr show config` print: names, order and values as a 22.05.8
 //! controller with multifactor priority, accounting with all limits enforced and no decay printed them (2026-11-22), with
-//! Debian's usual paths.
+//! Debian's usual paths. A world's own values stand in [`World::config`] under the same names.
+
+use super::world::World;
 
 /// A name with the blanks that stand behind it, and its value; an empty value is filled in from the world.
-pub(super) type Line = (&'static str, &'static str);
+type Line = (&'static str, &'static str);
+
+/// The value under a name of the controller's configuration: the world's own, or the built-in one.
+pub(super) fn value(world: &World, name: &str) -> String {
+    if let Some(own) = world.config.get(name) {
+        return own.clone();
+    }
+    match name {
+        "AccountingStorageTRES" => {
+            let names: Vec<String> = world.tres.iter().map(|tres| tres.full_name()).collect();
+            return names.join(",");
+        }
+        "ClusterName" => return world.cluster.clone(),
+        "NEXT_JOB_ID" => {
+            return (world.jobs.iter().map(|job| job.id).max().unwrap_or(0) + 1).to_string();
+        }
+        "SLURM_VERSION" | "SLURMDBD_VERSION" => return world.version.clone(),
+        _ => {}
+    }
+    let line =
+        [CONTROLLER, CLIENT, DATABASE].into_iter().flatten().find(|(known, _)| known.trim_end() == name);
+    line.map_or_else(String::new, |(_, value)| (*value).to_owned())
+}
+
+/// What `scontrol show config` prints, without the state of the controller at its end.
+pub(super) fn of_controller(world: &World, at: &str) -> String {
+    format!("Configuration data as of {at}\n{}", lines(world, CONTROLLER))
+}
+
+/// What `sacctmgr show config` prints of the client alone.
+pub(super) fn of_client(world: &World, at: &str) -> String {
+    format!("Configuration data as of {at}\n{}", lines(world, CLIENT))
+}
+
+/// What `sacctmgr show config` prints of slurmdbd.
+pub(super) fn of_database(world: &World) -> String {
+    format!("\nSlurmDBD configuration:\n{}", lines(world, DATABASE))
+}
+
+fn lines(world: &World, table: &[Line]) -> String {
+    let of = |(padded, built_in): &Line| {
+        let name = padded.trim_end();
+        let dynamic = built_in.is_empty() || world.config.contains_key(name);
+        let value = if dynamic { value(world, name) } else { (*built_in).to_owned() };
+        format!("{padded}= {value}\n")
+    };
+    table.iter().map(of).collect()
+}
 
 /// `scontrol show config`
-pub(super) const CONTROLLER: &[Line] = &[
+const CONTROLLER: &[Line] = &[
     ("AccountingStorageBackupHost ", "(null)"),
     ("AccountingStorageEnforce ", "associations,limits,qos,safe"),
     ("AccountingStorageHost   ", "localhost"),
@@ -30,7 +79,7 @@ pub(super) const CONTROLLER: &[Line] = &[
     ("BatchStartTimeout       ", "10 sec"),
     ("BcastExclude            ", "/lib,/usr/lib,/lib64,/usr/lib64"),
     ("BcastParameters         ", "(null)"),
-    ("BOOT_TIME               ", ""),
+    ("BOOT_TIME               ", "2026-01-01T00:00:00"),
     ("BurstBufferType         ", "(null)"),
     ("CliFilterPlugins        ", "(null)"),
     ("ClusterName             ", ""),
@@ -163,7 +212,7 @@ pub(super) const CONTROLLER: &[Line] = &[
     ("SlurmUser               ", "root(0)"),
     ("SlurmctldAddr           ", "(null)"),
     ("SlurmctldDebug          ", "info"),
-    ("SlurmctldHost[0]        ", ""),
+    ("SlurmctldHost[0]        ", "ctl(127.0.0.1)"),
     ("SlurmctldLogFile        ", "/var/log/slurm/slurmctld.log"),
     ("SlurmctldPort           ", "6817"),
     ("SlurmctldSyslogDebug    ", "(null)"),
@@ -217,7 +266,7 @@ pub(super) const CONTROLLER: &[Line] = &[
 ];
 
 /// `sacctmgr show config`, the part of the client.
-pub(super) const CLIENT: &[Line] = &[
+const CLIENT: &[Line] = &[
     ("AccountingStorageBackupHost  ", "(null)"),
     ("AccountingStorageHost  ", "localhost"),
     ("AccountingStorageParameters ", "(null)"),
@@ -237,7 +286,7 @@ pub(super) const CLIENT: &[Line] = &[
 ];
 
 /// `sacctmgr show config`, the part of slurmdbd.
-pub(super) const DATABASE: &[Line] = &[
+const DATABASE: &[Line] = &[
     ("AllowNoDefAcct         ", "No"),
     ("ArchiveDir             ", "/tmp"),
     ("ArchiveEvents          ", "No"),
@@ -252,7 +301,7 @@ pub(super) const DATABASE: &[Line] = &[
     ("AuthAltParameters      ", "(null)"),
     ("AuthInfo               ", "(null)"),
     ("AuthType               ", "auth/munge"),
-    ("BOOT_TIME              ", ""),
+    ("BOOT_TIME              ", "2026-01-01T00:00:00"),
     ("CommitDelay            ", "No"),
     ("CommunicationParameters ", "(null)"),
     ("DbdAddr                ", "127.0.0.1"),

@@ -9,6 +9,7 @@
 
 mod call;
 mod clock;
+mod configuration;
 mod fault;
 mod file;
 mod getopt;
@@ -19,6 +20,9 @@ mod sacct;
 mod sacctmgr;
 mod scontrol;
 mod shared;
+mod shares;
+mod sreport;
+mod sshare;
 mod table;
 mod terminal;
 mod times;
@@ -54,6 +58,9 @@ impl World {
         let output = match program {
             "sacct" => sacct::run(self, &call),
             "sacctmgr" => sacctmgr::run(self, &call),
+            "scontrol" => scontrol::run(self, &call),
+            "sreport" => sreport::run(self, &call),
+            "sshare" => sshare::run(self, &call),
             _ => Output {
                 stdout: Vec::new(),
                 stderr: format!("{program}: command not found\n").into_bytes(),
@@ -67,13 +74,4 @@ impl World {
     }
 
     pub(super) fn let_time_pass(&mut self) {}
-}
-
-/// What a program says when slurmdbd does not answer, and its own last line.
-fn unreachable_database(call: &Call<'_>, last: &str) -> String {
-    call.error(last)
-}
-
-fn unreachable_controller(call: &Call<'_>, last: &str) -> String {
-    call.error(last)
 }

@@ -169,3 +169,22 @@ impl<'a> Tree<'a> {
         order
     }
 }
+
+/// Accounts already shown, with their indentation: below a shown parent a name stands one blank further in.
+#[derive(Default)]
+pub(super) struct TreeNames {
+    blanks: HashMap<String, usize>,
+}
+
+impl TreeNames {
+    /// The name of an account, or of the account of a user, as it stands in the tree.
+    pub(super) fn text(&mut self, account: &str, user: Option<&str>, parent: Option<&str>) -> String {
+        let above = if user.is_some() { Some(account) } else { parent };
+        let blanks = above.and_then(|above| self.blanks.get(above)).map_or(0, |blanks| blanks + 1);
+        let blanks = match user {
+            Some(_) => blanks,
+            None => *self.blanks.entry(account.to_owned()).or_insert(blanks),
+        };
+        format!("{}{account}", " ".repeat(blanks))
+    }
+}

@@ -297,7 +297,7 @@ pub(super) fn write_unit(number: f64, base: u32, units: Units) -> String {
             }
         }
         Units::Exact => {
-            while number >= 1024.0 && (number as u64) % 512 == 0 {
+            while number >= 1024.0 && (number as u64).is_multiple_of(512) {
                 number /= 1024.0;
                 unit += 1;
             }

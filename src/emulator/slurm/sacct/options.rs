@@ -339,10 +339,8 @@ fn settle(world: &World, call: &Call<'_>, query: &mut Query) -> Result<(), Stop>
         return Err(Stop { text, status: 1 });
     }
     if !world.services.slurmdbd {
-        return Err(Stop {
-            text: super::super::unreachable_database(call, "Problem talking to the database"),
-            status: 1,
-        });
+        let last = call.error("Problem talking to the database: Connection refused");
+        return Err(Stop { text: call.no_database(world) + &last, status: 1 });
     }
     if query.clusters.as_ref().is_some_and(Vec::is_empty) {
         query.clusters = Some(vec![world.cluster.clone()]);

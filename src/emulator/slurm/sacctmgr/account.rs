@@ -238,8 +238,10 @@ impl Session<'_, '_> {
             line.push(b'\n');
             self.out.print_bytes(&line);
         }
-        self.out.print(" Settings\n");
-        self.print_settings(&request.associations);
+        if request.on_account || request.on_association {
+            self.out.print(" Settings\n");
+            self.print_settings(&request.associations);
+        }
     }
 
     fn put_accounts(
@@ -282,7 +284,6 @@ impl Session<'_, '_> {
         }
         let format = Session::format_or(format, &usual);
         if !condition.with_associations && condition.on_associations && !self.agreed(ASSOCIATIONS_ONLY) {
-            self.out.print("Aborted\n");
             return true;
         }
         let Some(columns) = self.columns(&format, false) else { return false };
@@ -341,7 +342,6 @@ impl Session<'_, '_> {
             return false;
         }
         if !condition.on_accounts && !condition.on_associations && !self.agreed(NO_CONDITIONS) {
-            self.out.print("Aborted\n");
             return true;
         }
         if let Some(usage) = request.associations.raw_usage {

@@ -1,5 +1,6 @@
 //! Cells of an association in a table, and the lists that are no associations: resources, runaway jobs, configuration.
 
+use super::super::configuration;
 use super::super::limits::PerTres;
 use super::super::names::add_names;
 use super::super::table::{Cell, Column, Table};
@@ -262,6 +263,12 @@ impl Session<'_, '_> {
             return false;
         }
         let cluster = clusters.first().cloned().unwrap_or_else(|| self.world.cluster.clone());
+        if !self.world.services.slurmctld {
+            self.error(&format!(
+                "Slurmctld running on cluster {cluster} is not up, can't check running jobs"
+            ));
+            return false;
+        }
         let mut lost: Vec<usize> = (0..self.world.jobs.len())
             .filter(|at| {
                 self.world.jobs[*at].runaway && self.world.jobs[*at].end == 0 && cluster == self.world.cluster
@@ -296,17 +303,20 @@ impl Session<'_, '_> {
                 job.state = super::super::job::JobState::Completed;
                 job.runaway = false;
             }
-        } else {
-            self.out.print("Changes Discarded\n");
         }
         true
     }
 
     /// `show configuration`, which answers even without slurmdbd.
     pub(super) fn show_config(&mut self) {
-        let style = TimeStyle::iso(self.call.zone.clone());
-        let text = super::super::scontrol::accounting_configuration(self.world, &style.write(self.call.now));
-        self.out.print(&text);
+        let at = TimeStyle::iso(self.call.zone.clone()).write(self.call.now);
+        self.out.print(&configuration::of_client(self.world, &at));
+        if self.world.services.slurmdbd {
+            self.out.print(&configuration::of_database(self.world));
+        } else {
+            let text = self.call.no_database(self.world) + &self.call.no_database_again();
+            self.out.complain(&text);
+        }
     }
 }
 

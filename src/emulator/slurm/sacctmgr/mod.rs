@@ -55,6 +55,7 @@ pub(super) struct Session<'w, 'c> {
     call: &'c Call<'c>,
     out: Terminal,
     failed: bool,
+    hangs: bool,
     immediate: bool,
     read_only: bool,
     header: bool,
@@ -69,6 +70,7 @@ pub(super) fn run(world: &mut World, call: &Call<'_>) -> Output {
         call,
         out: Terminal::default(),
         failed: false,
+        hangs: false,
         immediate: false,
         read_only: false,
         header: true,
@@ -103,7 +105,7 @@ pub(super) fn run(world: &mut World, call: &Call<'_>) -> Output {
         }
     }
     session.command(&parsed.words);
-    let status = i32::from(session.failed);
+    let status = if session.hangs { Output::HANGS } else { i32::from(session.failed) };
     session.out.exit(status)
 }
 
@@ -254,7 +256,8 @@ impl Session<'_, '_> {
         self.failed |= !done;
     }
 
-    /// The undocumented `rollup [start] [end]`; users who may not still get status 0.
+    /// The undocumented `rollup [start] [end]`: its status is 0 whatever happens, and what looks like a complaint on
+    /// standard error means that it was done, or that slurmdbd was not there (22.05.8).
     fn rollup(&mut self, words: &[String]) {
         let mut ends = [0, 0];
         for (word, end) in words.iter().zip(&mut ends) {
@@ -264,17 +267,14 @@ impl Session<'_, '_> {
             }
         }
         if !self.world.services.slurmdbd {
-            let text = super::unreachable_database(self.call, "");
+            let text = self.call.no_database(self.world) + &self.call.no_database_again();
             self.out.complain(&text);
+        } else if self.world.admin_level() < AdminLevel::Operator {
             return;
+        } else {
+            self.world.rolled_until = self.world.rolled_until.max(ends[1]);
         }
-        if self.world.admin_level() < AdminLevel::Operator {
-            return;
-        }
-        self.world.rolled_until = self.world.rolled_until.max(ends[1]);
-        if self.world.acting_user != "root" {
-            self.storage_complaint("acct_storage_p_roll_usage", "SUCCESS");
-        }
+        self.storage_complaint("acct_storage_p_roll_usage", "SUCCESS");
     }
 
     fn version(&mut self) {
@@ -305,7 +305,7 @@ impl Session<'_, '_> {
         if self.world.services.slurmdbd {
             return true;
         }
-        let text = super::unreachable_database(self.call, "");
+        let text = self.call.no_database(self.world);
         self.fail(&text);
         false
     }
@@ -322,21 +322,19 @@ impl Session<'_, '_> {
         false
     }
 
-    /// Asks whether to go on. Without `-i` nobody answers: the question stands on standard output and times out.
+    /// Asks whether to go on. Without `-i` nobody answers, and at the end of standard input sacctmgr 22.05.8 asks for
+    /// ever.
     fn agreed(&mut self, question: &str) -> bool {
         if !self.immediate {
-            self.out.print(&format!("{question} (You have 30 seconds to decide)\n(N/y): timeout\n"));
+            self.out.print(&format!("{question} (You have 30 seconds to decide)\n"));
+            self.hangs = true;
         }
         self.immediate
     }
 
-    /// Asks for the final commit; false discards everything.
+    /// Asks for the final commit.
     fn committed(&mut self) -> bool {
-        let agreed = self.agreed("Would you like to commit changes?");
-        if !agreed {
-            self.out.print(" Changes Discarded\n");
-        }
-        agreed
+        self.agreed("Would you like to commit changes?")
     }
 
     /// True when a condition names no cluster or the local one.

@@ -385,7 +385,6 @@ impl Session<'_, '_> {
             clusters.push(cluster);
         }
         if !self.agreed("Would you like to reset usage?") {
-            self.out.print(" Changes Discarded\n");
             return true;
         }
         for cluster in clusters {
@@ -395,8 +394,7 @@ impl Session<'_, '_> {
             }
             let Some(places) = self.places_to_reset(condition, &accounts, &cluster) else { return false };
             if !self.world.services.slurmctld {
-                let text = super::super::unreachable_controller(self.call, "");
-                self.out.complain(&text);
+                self.complain_about_missing_controller();
                 return false;
             }
             if !self.may(AdminLevel::Administrator) {
@@ -407,6 +405,21 @@ impl Session<'_, '_> {
             }
         }
         true
+    }
+
+    /// slurmdbd has no address of a controller that is not up, and the client looks that up all the same.
+    fn complain_about_missing_controller(&mut self) {
+        for attempt in -4..=5 {
+            self.error(&format!(
+                "get_addr_info: getaddrinfo() failed: Name or service not known: No error, attempt number {attempt}"
+            ));
+        }
+        self.error("get_addr_info: getaddrinfo() fAiled: Name or service not known");
+        self.error("slurm_set_addr: Unable to resolve \"\"");
+        self.error("slurm_get_port: Address family '0' not supported");
+        self.error("Error connecting, bad data: family = 0, port = 0");
+        let cluster = self.world.cluster.clone();
+        self.error(&format!("update cluster: No error to {cluster} at (0)"));
     }
 
     fn places_to_reset(

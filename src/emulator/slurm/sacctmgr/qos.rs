@@ -405,7 +405,12 @@ impl Session<'_, '_> {
         let format = Session::format_or(format, &[usual]);
         let Some(columns) = self.columns(&format, false) else { return false };
         let table = self.table(&columns);
-        for qos in self.world.qos.iter().filter(|qos| condition.is(qos)) {
+        let mut shown: Vec<&Qos> = self.world.qos.iter().filter(|qos| condition.is(qos)).collect();
+        if !condition.names.is_empty() {
+            // MariaDB then answers from the index over names.
+            shown.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        for qos in shown {
             let row: Vec<Cell> = columns.iter().map(|(_, shows)| self.qos_cell(qos, *shows)).collect();
             table.row(&row, &mut self.out);
         }
@@ -453,7 +458,6 @@ impl Session<'_, '_> {
             return false;
         }
         if !condition.given && !self.agreed(super::account::NO_CONDITIONS) {
-            self.out.print("Aborted\n");
             return true;
         }
         if let Some(usage) = request.raw_usage {

@@ -265,7 +265,7 @@ impl Session<'_, '_> {
             None => {}
         }
         let tres = &self.world.tres;
-        let mut amounts = |which: PerTres, label: &str, lines: &mut Vec<String>| {
+        let amounts = |which: PerTres, label: &str, lines: &mut Vec<String>| {
             if let Some(amounts) = request.tres.get(&which) {
                 lines.push(format!("{label}= {}", tres.write(amounts, Units::Exact)));
             }

@@ -343,7 +343,6 @@ impl Session<'_, '_> {
         }
         let format = Session::format_or(format, &usual);
         if !condition.with_associations && condition.on_associations && !self.agreed(ASSOCIATIONS_ONLY) {
-            self.out.print("Aborted\n");
             return true;
         }
         let Some(columns) = self.columns(&format, false) else { return false };
@@ -404,7 +403,6 @@ impl Session<'_, '_> {
             return false;
         }
         if !condition.on_users && !condition.on_associations && !self.agreed(NO_CONDITIONS) {
-            self.out.print("Aborted\n");
             return true;
         }
         if let Some(usage) = request.associations.raw_usage {

@@ -1,0 +1,10 @@
+//! Hostile input from Slurm, from the servers and from users: a clear error or a counted rejection, and nothing is changed
+//! that should not be. `root` never is.
+
+#[path = "support/bench.rs"]
+mod bench;
+#[expect(dead_code, reason = "each test program uses its part of what they share")]
+mod support;
+
+#[path = "hostile/slurm.rs"]
+mod slurm;

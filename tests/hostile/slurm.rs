@@ -1,0 +1,276 @@
+//! What Slurm's programs may say.
+
+use serde_json::{Value, json};
+use slurm_site_agent::slurm::Answer;
+
+use crate::bench::{Bench, shipped};
+
+/// A cycle in the shipped world changes these four accounts.
+const CHANGES: usize = 4;
+
+/// What becomes of one answer.
+type Twist = fn(Vec<u8>) -> Vec<u8>;
+
+fn rows(answer: &[u8]) -> Vec<&[u8]> {
+    answer.split_inclusive(|byte| *byte == b'\n').collect()
+}
+
+fn each_row(answer: &[u8], change: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
+    rows(answer).into_iter().flat_map(|row| change(row.strip_suffix(b"\n").unwrap_or(row))).collect()
+}
+
+/// Answers that say the same as before.
+const SAME: [(&str, Twist); 3] = [
+    ("every row twice", |answer| [answer.clone(), answer].concat()),
+    ("rows in the other order", |answer| rows(&answer).into_iter().rev().flatten().copied().collect()),
+    ("rows of another cluster among them", |answer| {
+        let text = String::from_utf8(answer).expect("UTF-8");
+        (text
+            .replace("emulated", "elsewhere")
+            .lines()
+            .take(3)
+            .map(|row| format!("{row}\n"))
+            .collect::<String>()
+            + &text)
+            .into_bytes()
+    }),
+];
+
+/// Answers that say nothing that can be used.
+const NOTHING: [(&str, Twist); 8] = [
+    ("nothing at all", |_| Vec::new()),
+    ("only line breaks", |_| vec![b'\n'; 40]),
+    ("another release's columns", |answer| each_row(&answer, |row| [row, b"\x1fnew\n"].concat())),
+    ("a column less", |answer| {
+        each_row(&answer, |row| {
+            let cut = row.iter().rposition(|byte| matches!(byte, b'\x1f' | b'|')).unwrap_or(row.len());
+            [&row[..cut], b"\n"].concat()
+        })
+    }),
+    ("another cluster's rows", |answer| {
+        String::from_utf8(answer).expect("UTF-8").replace("emulated", "elsewhere").into_bytes()
+    }),
+    ("a page of HTML", |_| b"<html><body>\n<h1>502 Bad Gateway</h1>\n</body></html>\n".to_vec()),
+    ("noise", |answer| {
+        (0..answer.len())
+            .map(|at| u8::try_from((at * 7919 + at / 3) % 256).unwrap_or(0))
+            .chain([b'\n'])
+            .collect()
+    }),
+    ("text that is not UTF-8", |answer| each_row(&answer, |row| [b"\xff\xfe", row, b"\n"].concat())),
+];
+
+fn twisted(bench: &Bench, program: &'static str, word: &'static str, twist: Twist) {
+    bench.spoil(move |name, args, answer| {
+        if name == program && args.iter().any(|arg| arg == word) {
+            return Ok(Answer { stdout: twist(answer.stdout), ..answer });
+        }
+        Ok(answer)
+    });
+}
+
+/// The programs that a cycle's decisions rest on, with a word that tells their questions apart.
+const QUESTIONS: [(&str, &str); 2] = [("sacct", "-D"), ("sacctmgr", "assoc")];
+
+#[tokio::test]
+async fn doubled_reordered_and_foreign_rows_change_no_decision() {
+    let mut reference = Bench::shipped().await;
+    reference.settle(3).await;
+    for (program, word) in QUESTIONS {
+        for (what, twist) in SAME {
+            let mut bench = Bench::shipped().await;
+            twisted(&bench, program, word, twist);
+            bench.settle(3).await;
+            assert_eq!(bench.associations(), reference.associations(), "{program}: {what}");
+            let used =
+                |bench: &Bench| bench.portal.handle.with_state(|state| format!("{:?}", state.user_usages));
+            assert_eq!(used(&bench), used(&reference), "{program}: {what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unusable_answer_at_first_sight_changes_nothing_and_is_made_up_for() {
+    for (program, word) in QUESTIONS {
+        // What sacct shows at first sight of a site without any job cannot be told from nothing.
+        for (what, twist) in NOTHING.into_iter().skip(usize::from(program == "sacct")) {
+            let mut bench = Bench::shipped().await;
+            twisted(&bench, program, word, twist);
+            let report = bench.cycle().await;
+            assert_eq!(bench.modifies(), Vec::<String>::new(), "{program}: {what}");
+            assert!(report.decisions.iter().all(|d| d.decided().is_none()), "{program}: {what}: {report:#?}");
+            assert!(report.needs_attention(), "{program}: {what}: {report:#?}");
+            assert!(!report.findings.is_empty(), "{program}: {what}: said");
+            bench.unspoil();
+            bench.settle(4).await;
+            let mut reference = Bench::shipped().await;
+            reference.settle(3).await;
+            assert_eq!(bench.associations(), reference.associations(), "{program}: {what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unusable_answer_later_leaves_everything_in_force() {
+    for (program, word) in QUESTIONS {
+        for (what, twist) in NOTHING {
+            let mut bench = Bench::shipped().await;
+            bench.settle(3).await;
+            let in_force = bench.associations();
+            bench.runs();
+            // A quiet night: no job has ended within the overlap of two windows.
+            bench.advance(5 * 3600);
+            twisted(&bench, program, word, twist);
+            let report = bench.cycle().await;
+            assert_eq!(bench.modifies(), Vec::<String>::new(), "{program}: {what}");
+            assert!(report.decisions.iter().all(|d| d.decided().is_none()), "{program}: {what}: {report:#?}");
+            assert_eq!(report.collection.runaway, 0, "{program}: {what}: the running job is not set aside");
+            assert_eq!(bench.associations(), in_force, "{program}: {what}");
+            bench.unspoil();
+            let report = bench.cycle().await;
+            assert_eq!(report.collection.incomplete, None, "{program}: {what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_cut_off_anywhere_inside_a_row_changes_nothing() {
+    for (program, word) in QUESTIONS {
+        let mut bench = Bench::shipped().await;
+        let whole = {
+            let (tell, told) = std::sync::mpsc::channel();
+            bench.spoil(move |name, args, answer| {
+                if name == program && args.iter().any(|arg| arg == word) {
+                    tell.send(answer.stdout.len()).expect("the test listens");
+                }
+                Ok(answer)
+            });
+            bench.cycle().await;
+            told.try_iter().max().expect("it was asked")
+        };
+        for cut in (1..whole).step_by(whole / 23) {
+            let mut bench = Bench::shipped().await;
+            bench.spoil(move |name, args, mut answer| {
+                if name == program && args.iter().any(|arg| arg == word) {
+                    answer.stdout.truncate(cut);
+                    if answer.stdout.last() == Some(&b'\n') {
+                        answer.stdout.pop();
+                    }
+                }
+                Ok(answer)
+            });
+            let report = bench.cycle().await;
+            assert_eq!(bench.modifies(), Vec::<String>::new(), "{program} cut at {cut}: {report:#?}");
+            assert!(report.decisions.iter().all(|d| d.decided().is_none()), "{program} cut at {cut}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_rows_that_contradict_each_other_count_neither_way() {
+    let mut bench = Bench::shipped().await;
+    bench.spoil(|name, args, mut answer| {
+        if name == "sacct" {
+            let text = String::from_utf8(answer.stdout).expect("UTF-8");
+            let other: String = text
+                .lines()
+                .filter(|row| row.contains("dave"))
+                .map(|row| format!("{}\n", row.replace("cpu=40", "cpu=4000")))
+                .collect();
+            answer.stdout = (text + &other).into_bytes();
+        }
+        if name == "sacctmgr" && args.iter().any(|arg| arg == "assoc") {
+            let text = String::from_utf8(answer.stdout).expect("UTF-8");
+            let other: String = text
+                .lines()
+                .filter(|row| row.contains("|chemistry|science||"))
+                .map(|row| format!("{}\n", row.replace("||1|", "||77|")))
+                .collect();
+            assert!(!other.is_empty(), "{text}");
+            answer.stdout = (text + &other).into_bytes();
+        }
+        Ok(answer)
+    });
+    let report = bench.cycle().await;
+    assert_eq!(report.collection.rejected, 4, "both rows of both jobs: {:?}", report.collection.samples);
+    let modifies = bench.modifies();
+    assert!(!modifies.iter().any(|argv| argv.contains("chemistry")), "{modifies:?}");
+    assert_eq!(modifies.len(), CHANGES - 1, "{modifies:?}");
+}
+
+/// Names as somebody may have typed them into sacctmgr or sbatch.
+fn hostile_names() -> Vec<String> {
+    let mut names: Vec<String> = [
+        "a\u{1f}b",
+        "a|b",
+        "a\nb",
+        "a\r\nb",
+        "'; rm -rf /",
+        "\"quoted\"",
+        "\u{1b}[31mred",
+        "\u{7}",
+        "$(reboot)",
+        "-i",
+        "a,b",
+        "a=b",
+        "..",
+        "root\nroot",
+        "é",
+        "\u{202e}gnp",
+        "a b",
+        "%s%n",
+        "*",
+    ]
+    .map(str::to_owned)
+    .into();
+    names.push("x".repeat(10_000));
+    names
+}
+
+/// A job of a mapped account by a user of that name, one of an account of that name, and one whose name is that.
+fn with_hostile_jobs(name: &str) -> Value {
+    let mut slurm = shipped("slurm.json");
+    let job = |more: Value| {
+        let mut job = json!({
+            "account": "physics", "user": "alice", "state": "COMPLETED",
+            "allocated": "cpu=4,mem=16G,node=1,billing=8",
+            "start": "2026-11-09T08:00:00Z", "end": "2026-11-09T09:00:00Z",
+        });
+        job.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        job
+    };
+    slurm["jobs"].as_array_mut().expect("jobs").extend([
+        job(json!({"name": name, "comment": name, "work_dir": name, "submit_line": name})),
+        job(json!({"user": name})),
+        job(json!({"account": name})),
+    ]);
+    slurm
+}
+
+#[tokio::test]
+async fn hostile_names_of_jobs_users_and_accounts_cost_no_more_than_their_own_rows() {
+    let mut reference = Bench::new(&with_hostile_jobs("plain"), &shipped("central.json")).await;
+    reference.settle(3).await;
+    for name in hostile_names() {
+        let mut bench = Bench::new(&with_hostile_jobs(&name), &shipped("central.json")).await;
+        let report = bench.cycle().await;
+        assert_eq!(report.collection.incomplete, None, "{name:?}");
+        // A separator or a line break in a name breaks the row it stands in, into as many as there are lines.
+        let broken = name.chars().any(|c| matches!(c, '\u{1f}' | '\n'));
+        let lines = name.matches('\n').count() + 1;
+        assert_eq!(report.collection.rejected, if broken { 2 * lines } else { 0 }, "{name:?}");
+        for sample in &report.collection.samples {
+            assert!(!sample.chars().any(char::is_control), "{sample:?}");
+        }
+        for argv in bench.modifies() {
+            assert!(!argv.contains(&name) || name == "-i" || name == "*" || name == "..", "{name:?}: {argv}");
+        }
+        let other = |bench: &Bench| {
+            let all = bench.associations();
+            let accounts = all[0].as_array().expect("accounts").clone();
+            accounts.into_iter().filter(|a| a["name"] != "physics").collect::<Vec<_>>()
+        };
+        bench.settle(3).await;
+        assert_eq!(other(&bench), other(&reference), "{name:?}");
+    }
+}

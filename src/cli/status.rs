@@ -588,3 +588,6 @@ fn waiting_tables(status: &Status) -> String {
     ]
     .concat()
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,5 +6,9 @@ mod bench;
 #[expect(dead_code, reason = "each test program uses its part of what they share")]
 mod support;
 
+#[path = "hostile/raw.rs"]
+mod raw;
+#[path = "hostile/server.rs"]
+mod server;
 #[path = "hostile/slurm.rs"]
 mod slurm;

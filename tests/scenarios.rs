@@ -145,7 +145,9 @@ fn every_scenario_reads_on_a_real_slurm_as_it_is_written_down_and_every_program_
 
 fn on_both(script: &Script, lab: &Arc<Lab>) -> Result<(), String> {
     let began = std::time::Instant::now();
-    let real = played(script, &Body::real(lab, &script.prefix));
+    let body = Body::real(lab, &script.prefix);
+    let real = played(script, &body);
+    body.end(&script.prefix);
     eprintln!("{}: {} s on the real Slurm", script.name, began.elapsed().as_secs());
     if is_writing() {
         write(script, &real.transcript, "Slurm 22.05.8");

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::Agent;
+use super::agreement::{self, Disagreement};
 use super::apply::{self, ChangeState, Made};
 use super::deliver::{self, DeliveryState};
 use super::error::{AgentError, chain};
@@ -18,10 +19,11 @@ use super::orders::{self, CommandSettled, Orders};
 use super::step::Step;
 use super::summary::{self, CycleSummary};
 use super::tell;
+use crate::config::Enforcement;
 use crate::core::association::Observed;
 use crate::core::command::Mode;
 use crate::core::desired::{Desired, Wish, desired};
-use crate::core::evaluate::{Decision, Level, Lever, PartitionWeights, QosRules, Rules};
+use crate::core::evaluate::{Decision, PartitionWeights, QosRules, Rules};
 use crate::core::name::AccountName;
 use crate::core::plan::{Change, Outcome, Owned, Plan, PlanLimits, PlannedChange, ResetMarker, plan};
 use crate::core::time::Epoch;
@@ -67,6 +69,10 @@ pub struct CycleReport {
     pub enqueued: usize,
     /// Messages delivered.
     pub delivered: DeliveryState,
+    /// What the agent and the servers see differently.
+    pub disagreements: Vec<Disagreement>,
+    /// How many of those there have been since the store began.
+    pub disagreements_total: u64,
     /// What people should know.
     pub findings: Vec<String>,
     /// Of a dry run: what its plan was made from.
@@ -128,6 +134,8 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
         commands: Vec::new(),
         enqueued: 0,
         delivered: DeliveryState::new(),
+        disagreements: Vec::new(),
+        disagreements_total: 0,
         findings: Vec::new(),
         weighed: None,
     };
@@ -243,7 +251,11 @@ async fn govern(
         orders.new.retain(|order| order.account == *only);
     }
     let resets = due_resets(agent, &decisions, &orders, now)?;
-    let wishes = wishes(scene, &decisions, &orders);
+    agreement::read_logs(agent, scene.facts, !ask.no_reports, now).await?;
+    (report.disagreements, report.disagreements_total) =
+        agreement::compare(agent, scene.facts, &decisions, &orders, now)?;
+    report.findings.extend(report.disagreements.iter().map(|one| one.finding(&agent.config)));
+    let wishes = agreement::wishes(&agent.config, scene.facts, &decisions, &orders, &scene.rules.qos);
     let mut wanted = desired(&decisions, &wishes, &resets, &observed, &scene.rules.qos);
     tracing::debug!(cycle = agent.cycle, accounts = wanted.len(), "desired");
     if ask.dry_run {
@@ -322,56 +334,17 @@ fn due_resets(
             policy: decided.policy.clone(),
             period: decided.period.name.clone(),
         };
-        if agent.store.adopted(&marker.account, &marker.source, &marker.policy)?.is_none() {
+        let servers = agreement::enforcement(&agent.config, &marker.source) == Enforcement::Server;
+        let adopted = agent.store.adopted(&marker.account, &marker.source, &marker.policy)?.is_some();
+        // Where the server alone counts, its command is the only reset; should that change, the period is taken as begun.
+        if servers || !adopted {
             agent.store.put_reset(&marker, now, ResetHow::Adopted)?;
         } else if !agent.store.reset_done(&marker)? {
             due.insert(marker);
         }
     }
-    due.extend(orders.new.iter().filter_map(|order| order.reset.clone()));
+    due.extend(orders.new.iter().filter(|order| order.binding).filter_map(|order| order.reset.clone()));
     Ok(due.into_iter().filter(|marker| !open.contains(marker)).collect())
-}
-
-/// Everything that is asked for now.
-fn wishes(scene: &Scene<'_>, decisions: &[Decision], orders: &Orders) -> Vec<Wish> {
-    let qos = &scene.rules.qos;
-    let decided = decisions.iter().filter_map(Decision::decided);
-    let mut wishes: Vec<Wish> = decided.map(|decided| Wish::of(decided, qos)).collect();
-    wishes.extend(server_flags(scene.facts, decisions, qos));
-    wishes.extend(orders.standing.iter().cloned());
-    wishes.extend(orders.new.iter().map(|order| order.wish.clone()));
-    wishes
-}
-
-/// The server's own flags count as wishes: the strictest wins.
-fn server_flags(facts: &Facts, decisions: &[Decision], qos: &QosRules) -> Vec<Wish> {
-    let mut wishes = Vec::new();
-    for offer in &facts.offers {
-        for allocation in offer.allocations.iter().filter(|a| a.paused || a.downscaled) {
-            let decided = decisions
-                .iter()
-                .filter_map(Decision::decided)
-                .any(|d| d.allocation == allocation.id && d.source == offer.source);
-            let submit_blocked = allocation.paused && qos.lever == Lever::Submit;
-            let level = if allocation.paused { Level::Blocked } else { Level::Slowdown };
-            if decided {
-                wishes.push(Wish {
-                    account: allocation.account.clone(),
-                    source: offer.source.clone(),
-                    text: format!("the server has it {level}"),
-                    fairshare: None,
-                    limits: Default::default(),
-                    qos: Some(if allocation.paused && !submit_blocked {
-                        qos.blocked.clone()
-                    } else {
-                        qos.slowdown.clone()
-                    }),
-                    submit_blocked,
-                });
-            }
-        }
-    }
-    wishes
 }
 
 fn make_plan(

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::Agent;
+use super::agreement::enforcement;
 use super::apply::{ChangeState, Made};
 use super::error::{AgentError, chain};
 use super::facts::{Facts, Offer};
 use super::judge::Periods;
 use super::step::Step;
-use crate::config::LOCAL_SOURCE;
+use crate::config::{Enforcement, LOCAL_SOURCE};
 use crate::core::association::Observed;
 use crate::core::command::{
     Command, CommandKind, CommandState, Triage, TriageFacts, Verdict, subject, triage, wish,
@@ -43,6 +44,8 @@ pub struct Order {
     pub wish: Wish,
     /// The reset it asks for.
     pub reset: Option<ResetMarker>,
+    /// Whether it is followed; else it is only answered.
+    pub binding: bool,
 }
 
 /// What became of a command, for people.
@@ -202,7 +205,8 @@ fn order(
             return Ok(already(period));
         }
     }
-    Ok(Placed::Now(Box::new(Order { command: command.clone(), account, wish, reset })))
+    let binding = enforcement(&agent.config, &command.source) != Enforcement::Agent;
+    Ok(Placed::Now(Box::new(Order { command: command.clone(), account, wish, reset, binding })))
 }
 
 /// A server that lost its memory issues the commands of a period again; what they ask for is in effect.
@@ -233,13 +237,13 @@ fn reset_before_us(agent: &Agent, command: &Command, period: Window) -> Result<b
     Ok(agent.store.commands(INBOX_ROWS_MAX)?.iter().any(same))
 }
 
-/// Whether a reset was made since the command is here: by a cycle that was ended before it could say so.
+/// Whether a reset was made since the command was issued: by a cycle that was ended before it could say so, or for the new
+/// period while the command had not been read yet.
 fn reset_since(agent: &Agent, command: &Command, marker: &ResetMarker) -> Result<bool, AgentError> {
-    let Some(received) = agent.store.received(&command.uuid)? else { return Ok(false) };
     let made = agent.store.history(CHANGES_LOOKED_AT, Some(&marker.account))?;
     let is_this = |change: &Change| matches!(change, Change::ResetRawUsage { marker: m, .. } if m == marker);
     Ok(made.iter().any(|intent| {
-        intent.at >= received
+        intent.at >= command.issued
             && is_this(&intent.change.change)
             && matches!(intent.outcome, Some(Outcome::Applied | Outcome::AlreadyInEffect))
     }))
@@ -253,10 +257,13 @@ fn standing(
     decisions: &[Decision],
     rules: &Rules,
 ) -> Result<Vec<Wish>, AgentError> {
+    let servers = enforcement(&agent.config, &offer.source) == Enforcement::Server;
     let mut wishes = Vec::new();
     for (command, _) in agent.store.standing(&offer.source)? {
         let Some(account) = command.account() else { continue };
-        let in_period = windows.get(&account).is_some_and(|window| window.contains(command.issued));
+        // Where the server alone counts there is nothing else that a limit could follow from; its flags are newer than its QOS.
+        let stays = servers && !matches!(command.kind, CommandKind::Qos { .. });
+        let in_period = stays || windows.get(&account).is_some_and(|window| window.contains(command.issued));
         let Some(decided) = decided_of(decisions, &command, &account) else { continue };
         if in_period && let Ok(wish) = wish(&command, &account, rules, billing_limit(decided)) {
             wishes.push(wish);
@@ -295,6 +302,11 @@ pub async fn conclude(
         let commands = ran_for(agent, &order, changes)?;
         let verdict = match result {
             Ok(()) => Verdict { state: CommandState::Done, error: String::new(), commands },
+            Err(reason) if !order.binding => Verdict {
+                state: CommandState::Refused,
+                error: format!("this site follows its own decision (enforcement = \"agent\"): {reason}"),
+                commands: Vec::new(),
+            },
             Err(reason) => {
                 let refused =
                     changes.iter().filter(|change| touches(change, &order.account)).find_map(why_not);

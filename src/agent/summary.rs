@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::agreement::Disagreement;
 use super::apply::ChangeState;
 use super::cycle::CycleReport;
 use super::facts::SourceState;
@@ -60,6 +61,12 @@ pub struct CycleSummary {
     pub held: usize,
     /// Why they wait.
     pub held_because: Option<String>,
+    /// What the agent and the servers see differently.
+    #[serde(default)]
+    pub disagreements: Vec<Disagreement>,
+    /// How many of those there have been since the store began.
+    #[serde(default)]
+    pub disagreements_total: u64,
     /// What people should know.
     pub findings: Vec<String>,
 }
@@ -78,6 +85,8 @@ impl CycleSummary {
             unsettled: report.changes.iter().filter_map(unsettled).collect(),
             held: report.held.len(),
             held_because: report.held_because.clone(),
+            disagreements: report.disagreements.clone(),
+            disagreements_total: report.disagreements_total,
             findings: report.findings.clone(),
         }
     }

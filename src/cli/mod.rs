@@ -9,6 +9,7 @@ pub mod evaluate_now;
 mod explain;
 mod history;
 pub mod log;
+mod policy;
 pub mod render;
 mod status;
 mod usage;
@@ -97,6 +98,7 @@ enum Verb {
     Usage(usage::UsageArgs),
     Explain(explain::ExplainArgs),
     History(history::HistoryArgs),
+    Policy(Box<policy::PolicyArgs>),
     /// The emulated world: `emulate sacct ...` (and the other Slurm programs), its server, its clock.
     ///
     /// Example: slurm-site-agent emulate sacctmgr -nP show assoc format=account,qos
@@ -123,6 +125,7 @@ pub fn run(cli: Cli) -> Result<Exit, AgentError> {
         Some(Verb::Usage(args)) => usage::run(&cli.common, &args),
         Some(Verb::Explain(args)) => explain::run(&cli.common, &args),
         Some(Verb::History(args)) => history::run(&cli.common, &args),
+        Some(Verb::Policy(args)) => policy::run(&cli.common, &args),
     }
 }
 

@@ -43,7 +43,7 @@ pub use qos::Qos;
 pub use schedule::{Cron, Schedule};
 pub use secret::{CREDENTIALS_DIRECTORY, SECRET_BYTES_MAX, SecretError, SecretSource};
 pub use settings::{LOG_LEVEL, Log, LogFormat, Reports, StoreSettings};
-pub use source::{LOCAL_SOURCE, Source, SourceKind};
+pub use source::{Enforcement, LOCAL_SOURCE, Source, SourceKind};
 
 use crate::core::component::Components;
 use document::{Document, Section};

@@ -105,6 +105,8 @@ pub struct Reports {
     pub previous_period: Duration,
     /// Whether usage per user is reported too.
     pub users: bool,
+    /// Whether what is in force on an account is written into its resource's backend metadata.
+    pub backend_metadata: bool,
 }
 
 impl Reports {
@@ -113,12 +115,18 @@ impl Reports {
             item.duration(Duration::ZERO..=Duration::from_secs(366 * DAY))
         });
         let users = section.or("users", true, Item::boolean);
-        Some(Reports { previous_period: previous_period?, users: users? })
+        let backend_metadata = section.or("backend_metadata", false, Item::boolean);
+        Some(Reports {
+            previous_period: previous_period?,
+            users: users?,
+            backend_metadata: backend_metadata?,
+        })
     }
 
     pub(super) fn print(&self, to: &mut Printer) {
         to.table("reports");
         to.duration("previous_period", self.previous_period);
         to.key("users", self.users);
+        to.key("backend_metadata", self.backend_metadata);
     }
 }

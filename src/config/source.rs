@@ -43,6 +43,32 @@ impl SourceKind {
     }
 }
 
+/// Whose word counts where the agent's decision and the server's differ.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Enforcement {
+    /// The agent's own decision alone.
+    Agent,
+    /// The server's flags and commands alone.
+    Server,
+    /// Both: the stricter wins in every field.
+    #[default]
+    Strictest,
+}
+
+impl Enforcement {
+    /// Every choice as it is written.
+    pub const WORDS: [(&'static str, Enforcement); 3] = [
+        ("agent", Enforcement::Agent),
+        ("server", Enforcement::Server),
+        ("strictest", Enforcement::Strictest),
+    ];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        written(&Self::WORDS, self)
+    }
+}
+
 /// One central server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
@@ -60,6 +86,8 @@ pub struct Source {
     pub proxy: Option<Url>,
     /// Uuid of the offering whose resources live on this cluster, as written.
     pub offering: String,
+    /// Whose word counts.
+    pub enforcement: Enforcement,
     /// How often it is asked.
     pub poll_interval: Duration,
     /// Longest wait for one answer.
@@ -99,6 +127,8 @@ impl Source {
         let ca_file = section.optional("ca_file", Item::absolute_path);
         let proxy = section.optional("proxy", proxy_url);
         let offering = section.required("offering", |item| new_offering(item, offerings));
+        let enforcement =
+            section.or("enforcement", Enforcement::default(), |item| item.one_of(&Enforcement::WORDS));
         let poll_interval =
             section.or("poll_interval", POLL_INTERVAL, |item| item.duration(POLL_RANGE.0..=POLL_RANGE.1));
         let timeout = section.or("timeout", TIMEOUT, timeout);
@@ -112,6 +142,7 @@ impl Source {
             ca_file: ca_file?,
             proxy: proxy?,
             offering: offering?,
+            enforcement: enforcement?,
             poll_interval: poll_interval?,
             timeout: timeout?,
             response_bytes_max: response_bytes_max?,
@@ -128,6 +159,7 @@ impl Source {
         to.optional_path("ca_file", self.ca_file.as_deref());
         to.key("proxy", self.proxy.as_ref().map_or("", Url::as_str));
         to.key("offering", self.offering.as_str());
+        to.key("enforcement", self.enforcement.as_str());
         to.duration("poll_interval", self.poll_interval);
         to.duration("timeout", self.timeout);
         to.number("response_bytes_max", self.response_bytes_max);

@@ -79,7 +79,7 @@ pub struct CommandResult {
     pub policy: String,
     /// The resource's uuid; `None` when no resource could be found, then it cannot be told and stays shown.
     pub allocation: Option<String>,
-    /// Whether it is in effect.
+    /// Whether it is in effect, or was replaced by a newer one.
     pub success: bool,
     /// Why not.
     pub error: String,

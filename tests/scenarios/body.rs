@@ -73,10 +73,12 @@ impl Body {
                 called(program, args, &output.stdout, &output.stderr, output.status)
             }
             Kind::Real(lab) => {
-                // slurmdbd 22.05 mixes up its account tree when associations are added side by side.
-                let changes =
-                    args.iter().any(|arg| matches!(arg.as_str(), "add" | "create" | "delete" | "remove"));
-                let _lock = (program == "sacctmgr" && changes).then(|| lab.accounts_lock());
+                let has = |words: &[&str]| args.iter().any(|arg| words.contains(&arg.as_str()));
+                let _lock = match program {
+                    "sacctmgr" if has(&["add", "create", "delete", "remove"]) => Some(lab.accounts_lock()),
+                    "sacctmgr" if has(&["modify"]) => Some(lab.accounts_lock_shared()),
+                    _ => None,
+                };
                 real(lab, None, program, args, env)
             }
         };
@@ -101,17 +103,10 @@ impl Body {
         }
     }
 
-    /// Ends what runs or waits in an account.
-    pub fn cancel(&self, account: &str) {
-        match &self.kind {
-            Kind::Emulated(slurm) => slurm
-                .with_world(|world| world.jobs.retain(|job| job.account != account || !job.is_alive()))
-                .expect("a world in memory"),
-            Kind::Real(lab) => {
-                lab.must("scancel", &["-A", account]);
-                wait_until_empty(lab, account);
-                lab.lab("sql", &[format!("delete from lab_job_table where account = '{account}' and time_end > unix_timestamp() - 600")]);
-            }
+    /// Leaves nothing behind that goes on.
+    pub fn end(&self, prefix: &str) {
+        if let Kind::Real(lab) = &self.kind {
+            forget(lab, prefix);
         }
     }
 
@@ -167,13 +162,7 @@ fn called(program: &str, args: &[String], stdout: &[u8], stderr: &[u8], status: 
     }
 }
 
-fn real(
-    lab: &Lab,
-    user: Option<&str>,
-    program: &str,
-    args: &[String],
-    env: &BTreeMap<String, String>,
-) -> Call {
+fn real(lab: &Lab, user: Option<&str>, program: &str, args: &[String], env: &BTreeMap<String, String>) -> Call {
     let mut command = match user {
         None => Command::new(program),
         Some(user) => {
@@ -221,9 +210,7 @@ fn forget(lab: &Lab, prefix: &str) {
 
 /// slurmctld forgets a cancelled job at once, slurmdbd hears of it with its next message.
 fn wait_until_empty(lab: &Lab, account: &str) {
-    let count = format!(
-        "select count(*) from lab_job_table where account = '{account}' and time_end = 0 and state < 3"
-    );
+    let count = format!("select count(*) from lab_job_table where account = '{account}' and time_end = 0 and state < 3");
     for _ in 0..600 {
         if lab.lab("sql", std::slice::from_ref(&count)).lines().last().map(str::trim) == Some("0") {
             return;
@@ -296,8 +283,7 @@ fn record(slurm: &EmulatedSlurm, job: &Job) {
             let id = world.add_job(first.clone());
             if job.state == "REQUEUED" {
                 let end = first.end;
-                let second =
-                    job.second.map_or((end, 2 * end - first.start), |(from, until)| (from.0, until.0));
+                let second = job.second.map_or((end, 2 * end - first.start), |(from, until)| (from.0, until.0));
                 let again = Record {
                     id,
                     state: JobState::Completed,

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::script::Script;
+
 /// One run of a Slurm program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
@@ -35,12 +37,29 @@ const QOS_OF_ALL: [&str; 3] = ["normal", "slowdown", "blocked"];
 /// The names of one scenario on one cluster.
 pub struct Normal {
     prefix: String,
+    has_open_jobs: bool,
     ids: BTreeMap<(char, String), usize>,
 }
 
 impl Normal {
-    pub fn new(prefix: &str) -> Normal {
-        Normal { prefix: prefix.to_owned(), ids: BTreeMap::new() }
+    pub fn of(script: &Script) -> Normal {
+        Normal {
+            prefix: script.prefix.clone(),
+            has_open_jobs: script.has_open_jobs(),
+            ids: BTreeMap::new(),
+        }
+    }
+
+    /// What `--evaluate-now` prints. Open records change from second to second.
+    pub fn report(&self, text: &str) -> String {
+        let line = |line: &str| match line.split_once(" new, ") {
+            Some((new, rest)) if self.has_open_jobs && line.starts_with("jobs: ") => {
+                let (_, rest) = rest.split_once(' ').unwrap_or_default();
+                format!("{new} new, N {rest}\n")
+            }
+            _ => format!("{line}\n"),
+        };
+        text.lines().map(line).collect()
     }
 
     /// Program, arguments, both outputs and the status as text.
@@ -159,7 +178,8 @@ impl Normal {
             if !root && !normal.mine(row, "account") {
                 return false;
             }
-            if root || row.get("rawusage").is_some_and(|used| used != "0") {
+            // Running jobs get into it every PriorityCalcPeriod.
+            if root || normal.has_open_jobs || row.get("rawusage").is_some_and(|used| used != "0") {
                 row.set("rawusage", "N".to_owned());
             }
             if let Some(minutes) = row.get("grptresraw") {

@@ -63,7 +63,7 @@ pub async fn play(script: &Script, body: &Body) -> Played {
         )]),
         reconfigured: false,
         last: None,
-        normal: Normal::new(&script.prefix),
+        normal: Normal::of(script),
         transcript: String::new(),
     };
     for step in &script.steps {
@@ -73,7 +73,7 @@ pub async fn play(script: &Script, body: &Body) -> Played {
         let said = play.step(step).await;
         play.transcript.push_str(&said);
     }
-    let mut normal = Normal::new(&script.prefix);
+    let mut normal = Normal::of(script);
     let calls = body.calls().iter().map(|call| normal.call(call)).collect();
     Played { transcript: play.transcript, calls }
 }
@@ -104,10 +104,6 @@ impl Play<'_> {
             }
             Verb::Jobs(jobs) => {
                 self.body.jobs(jobs);
-                String::new()
-            }
-            Verb::Cancel(account) => {
-                self.body.cancel(account);
                 String::new()
             }
             Verb::Allocation { account, keys } => {
@@ -205,7 +201,7 @@ impl Play<'_> {
         let report = cycle(&mut site.agent, &ask).await.expect("the store works");
         let text = show(&report);
         self.last = Some(report);
-        text.replace("\n\n", "\n")
+        self.normal.report(&text.replace("\n\n", "\n"))
     }
 
     async fn audit(&mut self, window: Window) -> String {

@@ -3,14 +3,13 @@
 //! ```text
 //! prefix walk_                         first: accounts and QOS of the scenario begin so; others' are not shown
 //! clock 2024-05-02T00:00:00Z           the clock of agent, portal and emulated Slurm
-//! account walk_a [parent=root] [users=alice,bob]
-//!                                      adds an account with its users, as `sacctmgr -i add` does
+//! account walk_a[,walk_b...] [parent=root] [users=alice,bob]
+//!                                      adds accounts with their users, as `sacctmgr -i add` does
 //! slurm PROGRAM ARGS                   runs a Slurm program as root
 //! submit USER ACCOUNT [qos=NAME]       sbatch as that user; what is accepted is taken back at once
 //! job account=A user=U start=T end=T|for=2h [state=S] [cpus=1] [mem=100M] [gpus=0] [array=N] [partition=P] [qos=Q]
 //!     [second=T/T] [suspended=T/[T]]   a job of the past; neighbouring job lines run beside each other (`lab help` has the
 //!                                      meaning of each word)
-//! cancel ACCOUNT                       ends what runs or waits there
 //! allocation ACCOUNT KEY=TOML ...      an [[allocation]] of the agent's configuration; again to replace it
 //! allocation ACCOUNT gone              takes it out
 //! config SECTION KEY=TOML              a key of another section
@@ -37,6 +36,14 @@ pub struct Script {
     pub prefix: String,
     /// In order.
     pub steps: Vec<Step>,
+}
+
+impl Script {
+    /// Whether it has jobs that go on: how long they have run is never the same on two clusters.
+    pub fn has_open_jobs(&self) -> bool {
+        let open = |job: &Job| job.end.is_none();
+        self.steps.iter().any(|step| matches!(&step.verb, Verb::Jobs(jobs) if jobs.iter().any(open)))
+    }
 }
 
 /// One line, or neighbouring job lines.
@@ -72,7 +79,6 @@ pub enum Verb {
     Slurm { program: String, args: Vec<String> },
     Submit { user: String, account: String, qos: Option<String> },
     Jobs(Vec<Job>),
-    Cancel(String),
     Allocation { account: String, keys: Option<Vec<String>> },
     Config { section: String, key: String },
     Portal(Portal),
@@ -148,7 +154,6 @@ fn read(line: &str) -> Result<Verb, String> {
             qos: option(options, "qos"),
         }),
         ("job", [_, ..]) => Ok(Verb::Jobs(vec![job(&words)?])),
-        ("cancel", [account]) => Ok(Verb::Cancel((*account).to_owned())),
         ("allocation", [account, "gone"]) => {
             Ok(Verb::Allocation { account: (*account).to_owned(), keys: None })
         }

@@ -77,11 +77,23 @@ impl Bench {
         state.users[0].token = TOKEN.to_owned();
         state.amie.sites[0].api_key = AMIE_KEY.to_owned();
         let portal = Portal::start(state).await;
+        let config = CONFIG.replace("URL", portal.url.trim_end_matches('/'));
+        Bench::with(&config, world, now, portal)
+    }
+
+    /// On the shipped data with another server in the portal's place; some text of the configuration replaced.
+    pub async fn at(url: &str, (old, new): (&str, &str)) -> Bench {
+        let bench = Bench::shipped().await;
+        let world = World::from_json(&shipped("slurm.json").to_string()).expect("a world");
+        let config = CONFIG.replace("URL", url.trim_end_matches('/')).replace(old, new);
+        Bench::with(&config, world, bench.site.clock.now(), bench.portal)
+    }
+
+    fn with(config: &str, world: World, now: Epoch, portal: Portal) -> Bench {
         let slurm = Arc::new(EmulatedSlurm::in_memory(world));
         let (runs, spoil) = (Arc::default(), Arc::default());
         let runner = runner(&slurm, &runs, &spoil);
-        let config = CONFIG.replace("URL", portal.url.trim_end_matches('/'));
-        let site = Site::new(&config, now, Some(runner));
+        let site = Site::new(config, now, Some(runner));
         Bench { site, portal, slurm, runs, spoil }
     }
 

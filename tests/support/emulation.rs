@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
@@ -77,11 +77,6 @@ impl Emulation {
             std::fs::copy(entry.path(), dir.path().join(entry.file_name())).expect("a copy");
         }
         Emulation { dir }
-    }
-
-    /// Its directory.
-    pub fn path(&self) -> PathBuf {
-        self.dir.path().to_owned()
     }
 
     /// The program with these arguments on this world.

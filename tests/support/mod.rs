@@ -192,9 +192,21 @@ impl Lab {
     /// Held while associations are added or deleted: slurmdbd 22.05 mixes up its account tree when that happens side by side
     /// (seen: a user whose lft lies outside of its account's, and a QOS of the account that slurmctld does not apply to it).
     pub fn accounts_lock(&self) -> std::fs::File {
-        let file = std::fs::File::create(self.dir.join("accounts.lock")).expect("a lock file");
+        let file = self.accounts_file();
         file.lock().expect("the lock");
         file
+    }
+
+    /// Held while associations are modified: when others are added meanwhile, slurmdbd 22.05 leaves out users below the account
+    /// (seen in what `modify account` prints).
+    pub fn accounts_lock_shared(&self) -> std::fs::File {
+        let file = self.accounts_file();
+        file.lock_shared().expect("the lock");
+        file
+    }
+
+    fn accounts_file(&self) -> std::fs::File {
+        std::fs::File::create(self.dir.join("accounts.lock")).expect("a lock file")
     }
 
     /// Makes accounts below `parent` with users alice and bob.

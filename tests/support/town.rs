@@ -1,5 +1,10 @@
 //! A site in this process: the agent, the emulated Slurm and the embedded server, with three clocks that move together.
 
+#![allow(
+    dead_code,
+    reason = "each test crate compiles all of this and uses a part; expect would fail where all is used"
+)]
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};

@@ -83,6 +83,7 @@ fn source() -> BoxedStrategy<String> {
     let rest = lines(vec![
         ("ca_file", path()),
         ("proxy", one_of(&["\"http://proxy:3128\"", "\"socks5h://[::1]:1080\""])),
+        ("enforcement", one_of(&["\"agent\"", "\"server\"", "\"strictest\""])),
         ("poll_interval", ms(1000, 3_600_000)),
         ("timeout", ms(100, 600_000)),
         ("response_bytes_max", number(64 << 10, 1 << 30)),
@@ -176,7 +177,11 @@ fn small_sections() -> BoxedStrategy<String> {
         ),
         (
             "reports",
-            lines(vec![("previous_period", seconds(0, 366 * 86_400)), ("users", one_of(&["true", "false"]))]),
+            lines(vec![
+                ("previous_period", seconds(0, 366 * 86_400)),
+                ("users", one_of(&["true", "false"])),
+                ("backend_metadata", one_of(&["true", "false"])),
+            ]),
         ),
     ];
     let texts =

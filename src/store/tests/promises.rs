@@ -327,7 +327,7 @@ fn changes_of_fairshare_qos_and_users_make_nothing_the_agents_own() {
 }
 
 #[test]
-fn a_period_has_one_marker_and_the_first_stays() {
+fn a_period_has_one_marker_and_a_reset_outweighs_an_adoption() {
     let place = Place::new();
     let mut store = place.open();
     let (bio, waldur) = (account("bio42"), source());
@@ -354,7 +354,13 @@ fn a_period_has_one_marker_and_the_first_stays() {
     let mut store = place.open();
     let done = ResetMarker { policy: "p3".into(), ..marker("2026-10") };
     store.put_reset(&done, Epoch(1), ResetHow::Reset).unwrap();
-    assert_eq!(store.adopted(&bio, &waldur, "p3").unwrap(), None, "it was reset, not adopted");
+    assert_eq!(
+        store.adopted(&bio, &waldur, "p3").unwrap(),
+        Some("2026-10".into()),
+        "a period that was reset has been seen as well"
+    );
+    store.put_reset(&marker("2026-10"), Epoch(9), ResetHow::Adopted).unwrap();
+    assert_eq!(store.reset_how(&marker("2026-10")).unwrap(), Some(ResetHow::Reset), "a reset stays one");
 }
 
 #[test]

@@ -79,10 +79,11 @@ check_job() {
 table() { printf '%s_%s_table' "$LAB_CLUSTER" "$1"; }
 is_this_job() { printf '(id_job = %d or id_array_job = %d)' "$id" "$id"; }
 
-# Submits the job; its script waits at the gate and exits with the code EXIT.
+# Submits the job; its script waits at the gate and exits with the code EXIT. It takes a second at least: one that begins and
+# ends in the same second leaves no raw usage.
 submit() {
   id=$(runuser -u "${job[user]}" -- sbatch "${argv[@]}" "${@:2}" \
-    --wrap "until [ -e $gate ]; do sleep 0.2; done; exit $1") || die "sbatch refused the job"
+    --wrap "sleep 1.1; until [ -e $gate ]; do sleep 0.2; done; exit $1") || die "sbatch refused the job"
   id=${id%%;*}
 }
 

@@ -1,0 +1,184 @@
+//! The agent's decision and the server's word: whose counts, where they differ, what is told, and what it costs to look.
+
+mod support;
+#[path = "support/town.rs"]
+mod town;
+
+use serde_json::{Value, json};
+use slurm_site_agent::agent::cycle::{Ask, cycle};
+use slurm_site_agent::core::command::CommandState;
+use town::{Plan, Town, job};
+
+const NOW: &str = "2026-11-10T12:00:00Z";
+
+/// Accounts of 100 cpu-hours a month that have used so many.
+async fn town(used_h: &[u32], source: &str, config: &str) -> Town {
+    let names: Vec<String> = (0..used_h.len()).map(|n| format!("a{n}")).collect();
+    let resources: Vec<Value> =
+        names.iter().map(|name| json!({"name": name, "limits": {"cpu": 100}})).collect();
+    let jobs: Vec<Value> = names
+        .iter()
+        .zip(used_h)
+        .filter(|(_, hours)| **hours > 0)
+        .map(|(name, hours)| job(name, *hours, "2026-11-05T10:00:00Z", "2026-11-05T11:00:00Z"))
+        .collect();
+    let mut all = String::from("[limits]\ntighten_accounts_max = 1000\ntighten_share_percent = 100\n");
+    all.push_str(config);
+    Town::new(Plan {
+        now: NOW,
+        accounts: &names,
+        jobs: json!(jobs),
+        central: json!({
+            "settings": {"evaluate_on_usage": false, "qos_commands": false},
+            "policies": [{"period": 2, "tres_billing_enabled": false, "carryover_enabled": false, "raw_usage_reset": false}],
+            "resources": resources,
+        }),
+        source,
+        config: &all,
+    })
+    .await
+}
+
+fn flag(town: &Town, account: &str, paused: bool, downscaled: bool) {
+    town.portal.handle.with_state(|state| {
+        let resource = state.resources.iter_mut().find(|resource| resource.name == account);
+        let resource = resource.expect("a resource");
+        (resource.paused, resource.downscaled) = (paused, downscaled);
+    });
+}
+
+fn issue(town: &Town, resource: &str, kind: &str, parameters: Value) {
+    let command = json!({"resource": resource, "command_type": kind, "parameters": parameters,
+        "executed_at": "2026-11-10T11:59:00Z"});
+    town.portal.handle.with_state(|state| state.commands.push(serde_json::from_value(command).unwrap()));
+}
+
+#[tokio::test]
+async fn enforcement_says_whose_word_counts() {
+    // a0 has used nothing and is paused at the server; a1 has used 110 of 100 hours and is not flagged there. The server
+    // commands a fairshare of 5 for a0 where the agent has floor(100 / 3) = 33.
+    for (enforcement, a0, a1, fairshare, verdict) in [
+        ("strictest", "blocked", "slowdown", "5", CommandState::Done),
+        ("agent", "normal", "slowdown", "33", CommandState::Refused),
+        ("server", "blocked", "normal", "5", CommandState::Done),
+    ] {
+        let mut town = town(&[0, 110], &format!("enforcement = \"{enforcement}\"\n"), "").await;
+        flag(&town, "a0", true, false);
+        issue(&town, "a0", "fairshare", json!({"fairshare": 5}));
+        let report = town.cycle().await;
+        let seen = (town.shows("a0", "qos"), town.shows("a1", "qos"), town.shows("a0", "fairshare"));
+        assert_eq!(seen, (a0.into(), a1.into(), fairshare.into()), "{enforcement}");
+        assert_eq!(report.commands[0].verdict.state, verdict, "{enforcement}");
+        let about: Vec<_> = report
+            .disagreements
+            .iter()
+            .map(|d| format!("{} {} {} {}", d.account, d.about, d.agent, d.server))
+            .collect();
+        let differences =
+            ["a0 the level normal blocked", "a1 the level slowdown normal", "a0 fairshare 33 5"];
+        assert_eq!(about, differences, "{enforcement}: shown whoever decides");
+        let limits = town.shows("a0", "grptresmins");
+        // 100 h x 60 x 1.2; where the server alone counts, no command of it asked for a limit.
+        assert_eq!(limits, if enforcement == "server" { "" } else { "cpu=7200" }, "{enforcement}");
+        // What was decided stays decided, and the server's release is followed where it counts.
+        flag(&town, "a0", false, false);
+        town.advance(10);
+        town.cycle().await;
+        assert_eq!(town.shows("a0", "qos"), "normal", "{enforcement}");
+        assert!(town.cycle().await.changes.is_empty(), "{enforcement}");
+    }
+}
+
+#[tokio::test]
+async fn a_difference_is_shown_since_when_it_is_there_counted_once_and_gone_when_it_is_over() {
+    let mut town = town(&[110], "", "").await;
+    let first = town.cycle().await;
+    assert_eq!((first.disagreements.len(), first.disagreements_total), (1, 1));
+    let text = "account a0 since 2026-11-10T12:00:00Z: the level is slowdown here and normal at portal";
+    assert!(first.findings.iter().any(|finding| finding.starts_with(text)), "{:?}", first.findings);
+    town.advance(60);
+    let second = town.cycle().await;
+    assert_eq!(second.disagreements, first.disagreements, "the same one, with its time");
+    assert_eq!(second.disagreements_total, 1);
+    flag(&town, "a0", false, true);
+    town.advance(60);
+    let third = town.cycle().await;
+    assert_eq!((third.disagreements.len(), third.disagreements_total), (0, 1));
+    flag(&town, "a0", false, false);
+    town.advance(60);
+    assert_eq!(town.cycle().await.disagreements_total, 2);
+}
+
+#[tokio::test]
+async fn the_servers_evaluations_are_compared_and_only_read_when_something_changed_or_usage_is_reported() {
+    let mut town = town(&[50], "", "").await;
+    let resource = town.portal.handle.with_state(|state| state.resources[0].uuid);
+    let log = json!({"resource": resource, "billing_period": "2026-11", "usage_percentage": 72.5,
+        "evaluated_at": "2026-11-10T11:00:00Z"});
+    town.portal.handle.with_state(|state| {
+        let policy = state.policies[0].uuid;
+        let mut log: slurm_site_agent::emulator::central::state::EvaluationLog =
+            serde_json::from_value(log).unwrap();
+        log.policy = policy;
+        state.evaluation_logs.push(log);
+    });
+    let report = town.cycle().await;
+    let found = report.disagreements.iter().find(|one| one.about == "usage").expect("the percentages differ");
+    assert_eq!(found.agent, "50.00 %");
+    assert!(found.server.starts_with("72.50 % (evaluated 2026-11-10T11:00:00"), "{found:?}");
+    let logs = |town: &Town| {
+        let seen = town.portal.handle.requests();
+        town.portal.handle.forget_requests();
+        seen.iter().filter(|request| request.target.contains("evaluation-logs")).count()
+    };
+    assert_eq!(logs(&town), 1);
+    let look = Ask { no_reports: true, ..Ask::default() };
+    town.advance(1);
+    let report = cycle(&mut town.site.agent, &look).await.unwrap();
+    assert_eq!((logs(&town), report.disagreements.len()), (0, 1), "not read, still known");
+    flag(&town, "a0", false, true);
+    town.advance(1);
+    cycle(&mut town.site.agent, &look).await.unwrap();
+    assert_eq!(logs(&town), 1, "the flag changed");
+}
+
+#[tokio::test]
+async fn a_change_at_the_portal_is_in_force_after_the_next_poll() {
+    let mut town = town(&[50], "poll_interval = \"1s\"\n", "").await;
+    town.cycle().await;
+    assert_eq!(
+        (town.shows("a0", "qos"), town.shows("a0", "grptresmins")),
+        ("normal".into(), "cpu=7200".into())
+    );
+    // The grant is cut to 40 hours: 50 are 125 %, past the grace of 20 %.
+    town.portal.handle.with_state(|state| {
+        state.resources[0].limits.insert("cpu".into(), 40.0);
+    });
+    town.advance(1);
+    let look = Ask { no_reports: true, ..Ask::default() };
+    cycle(&mut town.site.agent, &look).await.unwrap();
+    assert_eq!(
+        (town.shows("a0", "qos"), town.shows("a0", "grptresmins")),
+        ("blocked".into(), "cpu=2880".into())
+    );
+}
+
+#[tokio::test]
+async fn a_poll_costs_the_same_few_requests_whatever_the_number_of_resources() {
+    let mut counts = Vec::new();
+    for resources in [5, 300] {
+        let mut town = town(&vec![0; resources], "", "[reports]\nusers = false\n").await;
+        town.cycle().await;
+        town.advance(1);
+        town.portal.handle.forget_requests();
+        let report = cycle(&mut town.site.agent, &Ask { no_reports: true, ..Ask::default() }).await.unwrap();
+        assert!(report.is_quiet());
+        let seen = town.portal.handle.requests();
+        let pages = seen.iter().filter(|request| request.target.contains("provider-resources")).count();
+        assert_eq!(pages, resources.div_ceil(100), "{seen:#?}");
+        assert!(seen.iter().all(|request| request.method == "GET"), "nothing is told when nothing changed");
+        counts.push(seen.len() - pages);
+    }
+    // One for the policies and one for the commands of the policy.
+    assert_eq!(counts, [2, 2]);
+}

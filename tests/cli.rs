@@ -429,14 +429,15 @@ fn status_tells_everything_that_waits_in_a_shape_that_stays() {
     ] {
         assert!(status.out.contains(words), "no {words:?} in {}", status.out);
     }
-    let cycle =
-        "at changes collection findings held held_because levels levels.* mode sources undecided unsettled";
+    let cycle = "at changes collection disagreements disagreements_total findings held held_because levels levels.* mode sources \
+         undecided unsettled";
     let collection = "changed incomplete new rejected runaway samples windows";
     let top = "attention collected_until cluster cycle failed_deliveries held levels levels.* now open_changes outbox \
                pending_commands rejected runaways schedules schedules.* sources store undecided writer";
     let parts = [
         ("cycle", cycle),
         ("cycle.collection", collection),
+        ("cycle.disagreements[]", "about account agent server since source"),
         ("cycle.sources[]", "allocations answered error name notices policies warnings"),
         ("sources[]", "age_s allocations answered error name notices policies unchanged_since"),
         ("held", "because commands confirm confirmed plan since"),

@@ -162,7 +162,13 @@ fn called(program: &str, args: &[String], stdout: &[u8], stderr: &[u8], status: 
     }
 }
 
-fn real(lab: &Lab, user: Option<&str>, program: &str, args: &[String], env: &BTreeMap<String, String>) -> Call {
+fn real(
+    lab: &Lab,
+    user: Option<&str>,
+    program: &str,
+    args: &[String],
+    env: &BTreeMap<String, String>,
+) -> Call {
     let mut command = match user {
         None => Command::new(program),
         Some(user) => {
@@ -210,7 +216,9 @@ fn forget(lab: &Lab, prefix: &str) {
 
 /// slurmctld forgets a cancelled job at once, slurmdbd hears of it with its next message.
 fn wait_until_empty(lab: &Lab, account: &str) {
-    let count = format!("select count(*) from lab_job_table where account = '{account}' and time_end = 0 and state < 3");
+    let count = format!(
+        "select count(*) from lab_job_table where account = '{account}' and time_end = 0 and state < 3"
+    );
     for _ in 0..600 {
         if lab.lab("sql", std::slice::from_ref(&count)).lines().last().map(str::trim) == Some("0") {
             return;
@@ -283,7 +291,8 @@ fn record(slurm: &EmulatedSlurm, job: &Job) {
             let id = world.add_job(first.clone());
             if job.state == "REQUEUED" {
                 let end = first.end;
-                let second = job.second.map_or((end, 2 * end - first.start), |(from, until)| (from.0, until.0));
+                let second =
+                    job.second.map_or((end, 2 * end - first.start), |(from, until)| (from.0, until.0));
                 let again = Record {
                     id,
                     state: JobState::Completed,

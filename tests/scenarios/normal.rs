@@ -43,11 +43,7 @@ pub struct Normal {
 
 impl Normal {
     pub fn of(script: &Script) -> Normal {
-        Normal {
-            prefix: script.prefix.clone(),
-            has_open_jobs: script.has_open_jobs(),
-            ids: BTreeMap::new(),
-        }
+        Normal { prefix: script.prefix.clone(), has_open_jobs: script.has_open_jobs(), ids: BTreeMap::new() }
     }
 
     /// What `--evaluate-now` prints. Open records change from second to second.

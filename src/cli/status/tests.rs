@@ -28,6 +28,8 @@ fn healthy() -> Status {
         unsettled: Vec::new(),
         held: 0,
         held_because: None,
+        disagreements: Vec::new(),
+        disagreements_total: 0,
         findings: Vec::new(),
     };
     Status {

@@ -7,6 +7,8 @@ mod town;
 use serde_json::{Value, json};
 use slurm_site_agent::agent::cycle::{Ask, cycle};
 use slurm_site_agent::core::command::CommandState;
+use slurm_site_agent::core::component::Unit;
+use slurm_site_agent::emulator::slurm::World;
 use town::{Plan, Town, job};
 
 const NOW: &str = "2026-11-10T12:00:00Z";
@@ -181,4 +183,123 @@ async fn a_poll_costs_the_same_few_requests_whatever_the_number_of_resources() {
     }
     // One for the policies and one for the commands of the policy.
     assert_eq!(counts, [2, 2]);
+}
+
+/// What the server has of a month, by account, and the requests that told it since the last question.
+fn usage(town: &Town, month: &str) -> (Vec<String>, usize) {
+    let rows = town.portal.handle.with_state(|state| {
+        let of = |row: &&slurm_site_agent::emulator::central::state::ComponentUsage| {
+            row.billing_period.is_some_and(|period| period.to_string().starts_with(month))
+        };
+        state.component_usages.iter().filter(of).map(|row| row.usage.to_string()).collect()
+    });
+    let posts = town.portal.handle.requests().iter().filter(|request| request.method == "POST").count();
+    town.portal.handle.forget_requests();
+    (rows, posts)
+}
+
+fn add_job(town: &Town, job: Value) {
+    town.slurm
+        .with_world(|world| {
+            let mut whole: Value = serde_json::from_str(&world.to_json()).unwrap();
+            whole["jobs"].as_array_mut().unwrap().push(job);
+            *world = World::from_json(&whole.to_string()).unwrap();
+        })
+        .unwrap();
+}
+
+#[tokio::test]
+async fn usage_is_told_when_it_changed_and_of_the_previous_month_until_its_time_is_over() {
+    let mut town = town(&[50, 7], "", "[reports]\nusers = false\nprevious_period = \"10days\"\n").await;
+    town.cycle().await;
+    assert_eq!(usage(&town, "2026-11"), (vec!["50.00".into(), "7.00".into()], 2));
+    town.advance(3600);
+    town.cycle().await;
+    assert_eq!(usage(&town, "2026-11").1, 0, "nothing is told again");
+    // A record of November comes on 5 December: November is told again.
+    town.advance(25 * 86_400);
+    add_job(&town, job("a1", 3, "2026-11-30T10:00:00Z", "2026-11-30T11:00:00Z"));
+    cycle(&mut town.site.agent, &Ask { deep: true, ..Ask::default() }).await.unwrap();
+    assert_eq!(usage(&town, "2026-11"), (vec!["50.00".into(), "10.00".into()], 1));
+    // Another on 12 December, more than ten days after its end: it stays as it was told.
+    town.advance(7 * 86_400);
+    add_job(&town, job("a1", 5, "2026-11-30T12:00:00Z", "2026-11-30T13:00:00Z"));
+    cycle(&mut town.site.agent, &Ask { deep: true, ..Ask::default() }).await.unwrap();
+    assert_eq!(usage(&town, "2026-11"), (vec!["50.00".into(), "10.00".into()], 0));
+}
+
+#[tokio::test]
+async fn a_total_that_shrinks_is_told_when_a_record_was_corrected() {
+    let mut town = town(&[50, 7], "", "").await;
+    town.cycle().await;
+    town.advance(3600);
+    // The job really ended half an hour earlier: 25 hours.
+    town.slurm.with_world(|world| assert!(world.change_job(1, |job| job.end -= 1800))).unwrap();
+    usage(&town, "2026-11");
+    let report = cycle(&mut town.site.agent, &Ask { deep: true, ..Ask::default() }).await.unwrap();
+    assert_eq!(report.held_usage, []);
+    assert_eq!(usage(&town, "2026-11").0, ["25.00", "7.00"]);
+}
+
+#[tokio::test]
+async fn a_total_that_shrinks_without_a_reason_is_held_shown_and_told_after_a_deep_scan_or_when_it_has_grown()
+{
+    for deep in [true, false] {
+        let mut town = town(&[50, 7], "", "").await;
+        town.cycle().await;
+        town.advance(3600);
+        // Somebody changes the unit: the same hours are 0.05 thousands of hours now.
+        let unit = |town: &mut Town, unit| {
+            town.site.agent.config.components.0.get_mut("cpu").unwrap().unit = unit;
+        };
+        unit(&mut town, Unit::Kh);
+        usage(&town, "2026-11");
+        for _ in 0..2 {
+            let report = town.cycle().await;
+            let held = &report.held_usage[0];
+            assert_eq!(report.held_usage.len(), 2);
+            assert_eq!(
+                (held.account.as_str(), held.told.as_str(), held.now.as_str()),
+                ("a0", "50.00", "0.05")
+            );
+            assert_eq!(held.since, support::at("2026-11-10T13:00:00Z"));
+            assert!(report.needs_attention());
+            assert!(report.findings.iter().any(|finding| finding.contains("would shrink")), "{report:#?}");
+            town.advance(3600);
+        }
+        assert_eq!(usage(&town, "2026-11"), (vec!["50.00".into(), "7.00".into()], 0), "nothing was told");
+        if deep {
+            cycle(&mut town.site.agent, &Ask { deep: true, ..Ask::default() }).await.unwrap();
+            assert_eq!(usage(&town, "2026-11").0, ["0.05", "0.01"]);
+        } else {
+            unit(&mut town, Unit::H);
+            add_job(&town, job("a0", 1, "2026-11-10T10:00:00Z", "2026-11-10T11:00:00Z"));
+            cycle(&mut town.site.agent, &Ask { deep: true, ..Ask::default() }).await.unwrap();
+            assert_eq!(usage(&town, "2026-11").0, ["51.00", "7.00"], "told as soon as it is not less");
+        }
+        assert_eq!(town.cycle().await.held_usage, []);
+    }
+}
+
+#[tokio::test]
+async fn a_user_whose_record_moved_to_another_is_told_to_have_nothing_any_more() {
+    let mut town = town(&[50], "", "").await;
+    town.cycle().await;
+    town.slurm
+        .with_world(|world| {
+            world.add_user("bob", "a0");
+            let association = world.user_association("bob", "a0").unwrap().id;
+            assert!(world.change_job(1, |job| {
+                job.user = "bob".into();
+                job.association = association;
+            }));
+        })
+        .unwrap();
+    town.advance(60);
+    cycle(&mut town.site.agent, &Ask { deep: true, ..Ask::default() }).await.unwrap();
+    let users = town.portal.handle.with_state(|state| {
+        let rows = state.user_usages.iter().map(|row| format!("{} {}", row.username, row.usage));
+        rows.collect::<std::collections::BTreeSet<String>>()
+    });
+    assert_eq!(users, ["alice 0.00".to_owned(), "bob 50.00".to_owned()].into());
 }

@@ -1,6 +1,5 @@
 //! Every `policy` verb through the real program against the embedded central server; the preview against the server's.
 
-#[expect(dead_code, reason = "the verbs need the portal of it, not the real Slurm")]
 mod support;
 
 use std::path::Path;

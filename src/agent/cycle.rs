@@ -16,6 +16,7 @@ use super::facts::{self, Facts, SourceState};
 use super::judge::{self, Grounds, Periods, Totals};
 use super::ledger::{self, CollectionState};
 use super::orders::{self, CommandSettled, Orders};
+use super::shrink::{self, HeldUsage};
 use super::step::Step;
 use super::summary::{self, CycleSummary};
 use super::tell;
@@ -73,6 +74,8 @@ pub struct CycleReport {
     pub disagreements: Vec<Disagreement>,
     /// How many of those there have been since the store began.
     pub disagreements_total: u64,
+    /// Totals of usage that are not told because they would shrink.
+    pub held_usage: Vec<HeldUsage>,
     /// What people should know.
     pub findings: Vec<String>,
     /// Of a dry run: what its plan was made from.
@@ -113,6 +116,7 @@ impl CycleReport {
             || (self.decisions.is_empty() && self.sources.iter().any(|source| source.allocations > 0))
             || self.changes.iter().any(refused)
             || !self.held.is_empty()
+            || !self.held_usage.is_empty()
             || self.delivered.values().any(|kind| kind.failed + kind.dead > 0)
     }
 }
@@ -136,6 +140,7 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
         delivered: DeliveryState::new(),
         disagreements: Vec::new(),
         disagreements_total: 0,
+        held_usage: Vec::new(),
         findings: Vec::new(),
         weighed: None,
     };
@@ -149,6 +154,9 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
     report.collection =
         ledger::collect(agent, periods.needed_from(), &periods.edges(), ask.deep, now).await?;
     report.findings.extend(ledger_findings(&report.collection));
+    if ask.deep && report.collection.incomplete.is_none() {
+        agent.store.put_success(shrink::DEEP_READ, now)?;
+    }
     // 6 accounts as they are
     match observe(agent).await {
         Ok((observed, rules)) => {
@@ -158,6 +166,8 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
         }
         Err(reason) => report.findings.push(reason),
     }
+    report.held_usage = shrink::held(agent)?;
+    report.findings.extend(report.held_usage.iter().map(shrink::HeldUsage::finding));
     report.sources = facts.states;
     // 12 tell
     if !ask.dry_run {

@@ -18,6 +18,7 @@ pub mod orders;
 pub mod outlook;
 pub mod preflight;
 pub mod schedule;
+pub mod shrink;
 pub mod signals;
 pub mod step;
 pub mod summary;

@@ -9,6 +9,7 @@ use super::apply::ChangeState;
 use super::cycle::CycleReport;
 use super::facts::SourceState;
 use super::ledger::CollectionState;
+use super::shrink::HeldUsage;
 use crate::core::command::Mode;
 use crate::core::evaluate::{Decision, Level};
 use crate::core::name::{AccountName, SourceName};
@@ -67,6 +68,9 @@ pub struct CycleSummary {
     /// How many of those there have been since the store began.
     #[serde(default)]
     pub disagreements_total: u64,
+    /// Totals of usage that are not told because they would shrink.
+    #[serde(default)]
+    pub held_usage: Vec<HeldUsage>,
     /// What people should know.
     pub findings: Vec<String>,
 }
@@ -87,6 +91,7 @@ impl CycleSummary {
             held_because: report.held_because.clone(),
             disagreements: report.disagreements.clone(),
             disagreements_total: report.disagreements_total,
+            held_usage: report.held_usage.clone(),
             findings: report.findings.clone(),
         }
     }

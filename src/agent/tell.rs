@@ -6,6 +6,7 @@ use super::Agent;
 use super::error::AgentError;
 use super::facts::Facts;
 use super::judge::{Periods, Totals, subtree};
+use super::shrink::Watch;
 use super::step::Step;
 use crate::config::{Amie, LOCAL_SOURCE};
 use crate::core::association::Observed;
@@ -27,7 +28,8 @@ const AMIE_BATCH: usize = 5000;
 /// Half a day: an instant of the first day of a month that no server's zone moves into the month before.
 const NOON_S: i64 = 12 * 3600;
 
-/// Puts the usage of every allocation of a server into the outbox; what is unchanged since it was last told stays out.
+/// Puts the usage of every allocation of a server into the outbox; what is unchanged since it was last told stays out, and
+/// so does what would shrink without a known reason.
 pub fn component_usage(
     agent: &mut Agent,
     facts: &Facts,
@@ -38,6 +40,7 @@ pub fn component_usage(
 ) -> Result<usize, AgentError> {
     let tree = observed.tree();
     let mut messages = Vec::new();
+    let mut watch = Watch::begin(agent, now)?;
     for offer in facts.offers.iter().filter(|offer| offer.source.as_str() != LOCAL_SOURCE) {
         for allocation in &offer.allocations {
             let names = subtree(&allocation.account, &tree);
@@ -47,7 +50,7 @@ pub fn component_usage(
             for month in &periods.months {
                 let Some(usage) = totals.get(&month.window()) else { continue };
                 let users = usage.by_user(names.iter().map(AccountName::as_str));
-                let built = ComponentUsage {
+                let mut built = ComponentUsage {
                     source: offer.source.clone(),
                     allocation: allocation.id.clone(),
                     month: month.name.clone(),
@@ -62,18 +65,19 @@ pub fn component_usage(
                         BTreeMap::new()
                     },
                 };
-                let nothing_yet = users.is_empty();
-                let key_known =
-                    |message: &Message| agent.store.last_delivered(&message.key()).map(|m| m.is_some());
-                let message = Message::ComponentUsage(built);
+                let key = Message::ComponentUsage(built.clone()).key();
                 // A month without any use is only told when something else was told of it before.
-                if !nothing_yet || key_known(&message)? {
-                    messages.push(message);
+                if users.is_empty() && agent.store.last_delivered(&key)?.is_none() {
+                    continue;
+                }
+                if watch.passes(agent, &mut built, &names, month)? {
+                    messages.push(Message::ComponentUsage(built));
                 }
             }
         }
     }
     let enqueued = agent.store.enqueue_all(&messages, None, now)?;
+    watch.end(agent)?;
     Step::Enqueued.passed();
     Ok(enqueued.queued + enqueued.replaced)
 }

@@ -192,6 +192,13 @@ impl Store {
         })
     }
 
+    /// The number of the last change of the ledger: changes that come later have a larger `seq`.
+    pub fn ledger_seq(&self) -> Result<u64, StoreError> {
+        self.reading("reading the ledger's last change", |conn| {
+            Ok(u64::try_from(cursors::counter(conn, "seq")?).unwrap_or(0))
+        })
+    }
+
     /// Jobs that Slurm has not said to have ended: waiting, running and runaway ones.
     pub fn open_jobs(&self, cluster: &ClusterName) -> Result<Vec<JobRecord>, StoreError> {
         self.records(cluster, "ended IS NULL")

@@ -20,6 +20,7 @@ use crate::central::waldur::WaldurClient;
 use crate::cli::evaluate_now::decimal;
 use crate::cli::render::{self, printable};
 use crate::cli::usage::{limits_of, only_known};
+use crate::core::evaluate::Balance;
 use crate::core::exact::Exact;
 use crate::core::name::{AccountName, SourceName};
 use crate::core::preview::PreviewInput;
@@ -215,8 +216,8 @@ fn one<'a>(
 fn used_by(outlook: &Outlook, first: Option<Date>, today: Date) -> PreviewInput {
     let balances = || outlook.decided.components.values();
     let sum =
-        |amount: fn(&crate::core::evaluate::Balance) -> Exact| balances().map(|b| amount(b).to_f64()).sum();
-    let current_usage: f64 = sum(|balance| balance.used);
+        |amount: fn(&Balance) -> Exact| balances().fold(0.0, |sum, balance| sum + amount(balance).to_f64());
+    let current_usage = sum(|balance| balance.used);
     let days = match first {
         Some(first) => first.until((jiff::Unit::Day, today)).map_or(1, |span| span.get_days() + 1).max(1),
         None => RATE_DAYS as i32,

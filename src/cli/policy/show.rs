@@ -28,10 +28,10 @@ pub fn plain(value: Option<&Value>) -> String {
     }
 }
 
-/// A percentage with two digits after the point; anything but a number as it came.
+/// A percentage with two digits after the point, never a negative 0; anything but a number as it came.
 fn percent(row: &Value) -> String {
     let value = row.get("usage_percentage");
-    value.and_then(Value::as_f64).map_or_else(|| plain(value), |percent| format!("{percent:.2}"))
+    value.and_then(Value::as_f64).map_or_else(|| plain(value), |percent| format!("{:.2}", percent + 0.0))
 }
 
 fn field(row: &Value, name: &str) -> String {

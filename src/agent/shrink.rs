@@ -1,0 +1,194 @@
+//! Totals that would shrink: a portal has billed what it was told, so less is only told with its reason known.
+//!
+//! Known reasons: a job record of the allocation was corrected, moved or set aside as runaway since the total was last not
+//! smaller than what was told; or everything was read again from Slurm since the smaller total was first seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::Agent;
+use super::error::AgentError;
+use crate::core::exact::Exact;
+use crate::core::job::JobRecord;
+use crate::core::name::{AccountName, SourceName};
+use crate::core::period::Period;
+use crate::core::report::{ComponentUsage, Message};
+use crate::core::time::{Epoch, Window};
+
+/// Name of the list of held totals among the reports of the store.
+const HELD: &str = "held_usage";
+/// Name of the ledger's state at which each total was last not smaller than what was told.
+const BASIS: &str = "usage_basis";
+/// Mark of the last complete reading of all open periods.
+pub const DEEP_READ: &str = "deep_read";
+/// Amount of a user who has none any more.
+const NOTHING: &str = "0.00";
+
+/// A total that is smaller than what was told, without a known reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldUsage {
+    /// The account.
+    pub account: AccountName,
+    /// The server.
+    pub source: SourceName,
+    /// The resource's uuid.
+    pub allocation: String,
+    /// The month.
+    pub month: String,
+    /// The component that shrinks.
+    pub component: String,
+    /// What was told.
+    pub told: String,
+    /// What it would be now.
+    pub now: String,
+    /// Since when.
+    pub since: Epoch,
+}
+
+impl HeldUsage {
+    /// For people.
+    pub fn finding(&self) -> String {
+        format!(
+            "account {} since {}: its {} of {} would shrink at {} from {} to {} and no corrected job record says why; it is not told \
+             until one does or a deep scan has read everything again (schedule.deep_scan)",
+            self.account, self.since, self.component, self.month, self.source, self.told, self.now
+        )
+    }
+}
+
+/// Totals held now.
+pub fn held(agent: &Agent) -> Result<Vec<HeldUsage>, AgentError> {
+    Ok(agent.store.last_report(HELD)?.map(|(held, _)| held).unwrap_or_default())
+}
+
+/// Watches the totals of one reporting.
+pub struct Watch {
+    basis: BTreeMap<String, u64>,
+    before: Vec<HeldUsage>,
+    held: Vec<HeldUsage>,
+    seq: u64,
+    now: Epoch,
+}
+
+impl Watch {
+    /// Begins.
+    pub fn begin(agent: &Agent, now: Epoch) -> Result<Watch, AgentError> {
+        Ok(Watch {
+            basis: agent.store.last_report(BASIS)?.map(|(basis, _)| basis).unwrap_or_default(),
+            before: held(agent)?,
+            held: Vec::new(),
+            seq: agent.store.ledger_seq()?,
+            now,
+        })
+    }
+
+    /// Whether a total may be told. Users that were told and have nothing any more are told so. `names` are the accounts it is
+    /// of, the allocation's own first.
+    pub fn passes(
+        &mut self,
+        agent: &Agent,
+        built: &mut ComponentUsage,
+        names: &[AccountName],
+        month: &Period,
+    ) -> Result<bool, AgentError> {
+        let key = Message::ComponentUsage(built.clone()).key();
+        let told = match agent.store.last_delivered(&key)? {
+            Some(Message::ComponentUsage(told)) => told,
+            _ => {
+                self.basis.insert(key, self.seq);
+                return Ok(true);
+            }
+        };
+        for (component, users) in told.users.iter().filter(|_| agent.config.reports.users) {
+            let now = built.users.entry(component.clone()).or_default();
+            for user in users.keys() {
+                now.entry(user.clone()).or_insert_with(|| NOTHING.to_owned());
+            }
+        }
+        let Some((component, was, is)) = shrunken(&told, built) else {
+            self.basis.insert(key, self.seq);
+            return Ok(true);
+        };
+        let since = self.basis.get(&key).copied().unwrap_or(0);
+        let records = corrected(agent, since, names, &told, month.window())?;
+        let known = self.before.iter().find(|h| h.allocation == told.allocation && h.month == told.month);
+        let seen = known.map_or(self.now, |held| held.since);
+        let read_again = agent.store.last_success(DEEP_READ)?.is_some_and(|at| at >= seen);
+        if records > 0 || read_again {
+            tracing::info!(
+                resource = told.allocation,
+                month = told.month,
+                component,
+                was,
+                is,
+                records,
+                read_again,
+                "a total shrinks with a known reason"
+            );
+            return Ok(true);
+        }
+        let Some(account) = names.first().cloned() else { return Ok(false) };
+        self.held.push(HeldUsage {
+            account,
+            source: told.source,
+            allocation: told.allocation,
+            month: told.month,
+            component,
+            told: was,
+            now: is,
+            since: seen,
+        });
+        Ok(false)
+    }
+
+    /// Stores what is held.
+    pub fn end(self, agent: &mut Agent) -> Result<(), AgentError> {
+        agent.store.put_report(BASIS, &self.basis, self.now)?;
+        if self.held != self.before {
+            agent.store.put_report(HELD, &self.held, self.now)?;
+        }
+        Ok(())
+    }
+}
+
+/// The first component with less than was told. An amount that cannot be read is less.
+fn shrunken(told: &ComponentUsage, built: &ComponentUsage) -> Option<(String, String, String)> {
+    let less = |was: &str, is: &str| match (Exact::parse(was), Exact::parse(is)) {
+        (Ok(was), Ok(is)) => is < was,
+        _ => true,
+    };
+    told.amounts.iter().find_map(|(component, was)| {
+        let is = built.amounts.get(component).map_or("nothing", String::as_str);
+        less(was, is).then(|| (component.clone(), was.clone(), is.to_owned()))
+    })
+}
+
+/// Records that changed since and touch the month: of the accounts, or of a user who had a part in what was told (a record may
+/// have moved to another account); and records of the accounts that are set aside as runaway.
+fn corrected(
+    agent: &Agent,
+    since: u64,
+    names: &[AccountName],
+    told: &ComponentUsage,
+    month: Window,
+) -> Result<usize, AgentError> {
+    let cluster = &agent.config.cluster.name;
+    let accounts: BTreeSet<&str> = names.iter().map(AccountName::as_str).collect();
+    let users: BTreeSet<&str> =
+        told.users.values().flat_map(|users| users.keys()).map(String::as_str).collect();
+    let touches = |job: &JobRecord| {
+        job.start.is_some_and(|start| start < month.until) && job.end.is_none_or(|end| end >= month.from)
+    };
+    let mut count = agent
+        .store
+        .runaways(cluster)?
+        .iter()
+        .filter(|job| accounts.contains(job.account.as_str()) && touches(job))
+        .count();
+    agent.store.visit_changed(cluster, since, usize::MAX, &mut |_, job| {
+        let ours = accounts.contains(job.account.as_str()) || users.contains(job.user.as_str());
+        count += usize::from(ours && touches(&job));
+    })?;
+    Ok(count)
+}

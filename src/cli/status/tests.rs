@@ -30,6 +30,7 @@ fn healthy() -> Status {
         held_because: None,
         disagreements: Vec::new(),
         disagreements_total: 0,
+        held_usage: Vec::new(),
         findings: Vec::new(),
     };
     Status {

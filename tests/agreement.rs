@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use slurm_site_agent::agent::cycle::{Ask, cycle};
 use slurm_site_agent::core::command::CommandState;
 use slurm_site_agent::core::component::Unit;
+use slurm_site_agent::emulator::central::{Fault, FaultKind};
 use slurm_site_agent::emulator::slurm::World;
 use town::{Plan, Town, job};
 
@@ -302,4 +303,39 @@ async fn a_user_whose_record_moved_to_another_is_told_to_have_nothing_any_more()
         rows.collect::<std::collections::BTreeSet<String>>()
     });
     assert_eq!(users, ["alice 0.00".to_owned(), "bob 50.00".to_owned()].into());
+}
+
+#[tokio::test]
+async fn what_is_in_force_is_written_into_the_backend_metadata_when_it_changes_and_beside_what_others_keep_there()
+ {
+    let mut town = town(&[50], "", "[reports]\nusers = false\nbackend_metadata = true\n").await;
+    town.portal.handle.with_state(|state| {
+        state.resources[0].backend_metadata.insert("state".into(), json!("of others"));
+    });
+    let ours = |town: &Town| {
+        town.portal.handle.with_state(|state| Value::Object(state.resources[0].backend_metadata.clone()))
+    };
+    town.cycle().await;
+    let first = json!({"level": "normal", "qos": ["normal"], "fairshare": "33", "submit_blocked": false,
+        "limits": {"GrpTRESMins": {"cpu": 7200}}, "since": "2026-11-10T12:00:00Z"});
+    assert_eq!(ours(&town), json!({"state": "of others", "slurm_site_agent": first}));
+    usage(&town, "2026-11");
+    town.advance(60);
+    assert!(town.cycle().await.is_quiet());
+    // A server that does not take it: it is told later, with the time at which it began.
+    flag(&town, "a0", true, true);
+    town.portal.handle.push_fault(
+        Fault::once(FaultKind::Status { code: 503, retry_after: None })
+            .on("POST", "set_backend_metadata")
+            .times(4),
+    );
+    town.cycle().await;
+    assert_eq!(ours(&town)["slurm_site_agent"], first);
+    for _ in 0..3 {
+        town.advance(3600);
+        town.cycle().await;
+    }
+    let second = &ours(&town)["slurm_site_agent"];
+    assert_eq!((&second["qos"], &second["since"]), (&json!(["blocked"]), &json!("2026-11-10T12:01:00Z")));
+    assert!(town.cycle().await.is_quiet());
 }

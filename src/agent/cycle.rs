@@ -274,7 +274,7 @@ async fn govern(
     if let Some(only) = &ask.account {
         wanted.retain(|account, _| account == only);
     }
-    let plan = make_plan(agent, &wanted, &observed, &scene.rules.qos, ask.dry_run)?;
+    let plan = make_plan(agent, &wanted, &observed, scene.rules, ask.dry_run)?;
     Step::Planned.passed();
     report.findings.extend(plan.findings.iter().cloned());
     report.findings.extend(plan.missing.iter().map(|name| format!("account {name} does not exist")));
@@ -301,6 +301,9 @@ async fn govern(
         orders::conclude(agent, orders.new, scene.facts, &made, &observed, scene.rules, now).await?;
     report.changes = made.changes;
     report.commands.extend(settled);
+    if agent.config.reports.backend_metadata {
+        report.enqueued += tell::backend_metadata(agent, &decisions, &observed, &scene.rules.qos, now)?;
+    }
     report.decisions = decisions;
     if !ask.no_reports {
         report.enqueued +=
@@ -361,10 +364,15 @@ fn make_plan(
     agent: &mut Agent,
     wanted: &BTreeMap<AccountName, Desired>,
     observed: &Observed,
-    rules: &QosRules,
+    rules: &Rules,
     dry_run: bool,
 ) -> Result<Plan, AgentError> {
-    let owned = Owned { limits: agent.store.owned()?, submit: agent.store.owned_submit()? };
+    let mut owned = Owned { limits: agent.store.owned()?, submit: agent.store.owned_submit()? };
+    if rules.partitions.is_none() {
+        // Whether a limit on billing is still wanted is not known now: what is in force stays in force.
+        owned.limits.clear();
+    }
+    let rules = &rules.qos;
     let limits = &agent.config.limits;
     let plan_limits = PlanLimits {
         changes_max: limits.changes_max,

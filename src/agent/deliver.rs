@@ -70,6 +70,7 @@ async fn deliver_each(
         let (source, result) = match &delivery.message {
             Message::CommandResult(result) => (result.source.clone(), post(agent, &delivery, &down).await),
             Message::ComponentUsage(usage) => (usage.source.clone(), post(agent, &delivery, &down).await),
+            Message::BackendMetadata(state) => (state.source.clone(), post(agent, &delivery, &down).await),
             Message::AmieCompute(_) => continue,
         };
         match result {
@@ -107,6 +108,7 @@ async fn post(agent: &Agent, delivery: &Delivery, down: &BTreeMap<String, String
     let source = match &delivery.message {
         Message::CommandResult(result) => &result.source,
         Message::ComponentUsage(usage) => &usage.source,
+        Message::BackendMetadata(state) => &state.source,
         Message::AmieCompute(_) => return Ok(()),
     };
     if let Some(why) = down.get(source.as_str()) {
@@ -120,6 +122,7 @@ async fn post(agent: &Agent, delivery: &Delivery, down: &BTreeMap<String, String
     match &delivery.message {
         Message::CommandResult(result) => central.client.post_command_result(result).await?,
         Message::ComponentUsage(usage) => central.client.post_component_usage(usage).await?,
+        Message::BackendMetadata(state) => central.client.post_backend_metadata(state).await?,
         Message::AmieCompute(_) => {}
     }
     Ok(())

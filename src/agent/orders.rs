@@ -176,6 +176,10 @@ fn order(
     let Some(account) = command.account() else { return refused("no usable account".into()) };
     // Nothing is decided on the account now; the command waits until something is, or gets stale.
     let Some(decided) = decided_of(decisions, command, &account) else { return Ok(Placed::Waits) };
+    if rules.partitions.is_none() && matches!(command.kind, CommandKind::Limits { .. }) {
+        // In which units Slurm counts billing could not be read just now.
+        return Ok(Placed::Waits);
+    }
     let wish = match wish(command, &account, rules, billing_limit(decided)) {
         Ok(wish) => wish,
         Err(reason) => return refused(reason),

@@ -11,11 +11,12 @@ use super::step::Step;
 use crate::config::{Amie, LOCAL_SOURCE};
 use crate::core::association::Observed;
 use crate::core::component::Components;
+use crate::core::evaluate::{Decision, QosRules};
 use crate::core::exact::Exact;
 use crate::core::job::JobRecord;
 use crate::core::name::AccountName;
 use crate::core::period::Period;
-use crate::core::report::{ComponentUsage, ComputeRecord, Message};
+use crate::core::report::{BackendMetadata, ComponentUsage, ComputeRecord, Message};
 use crate::core::time::Epoch;
 use crate::core::tres::{Tres, TresSeconds};
 
@@ -25,6 +26,8 @@ const AMOUNT_PLACES: u32 = 2;
 const CHARGE_PLACES: u32 = 6;
 /// Job records looked at per transaction while AMIE records are made.
 const AMIE_BATCH: usize = 5000;
+/// Name of what was last put into the outbox as in force, among the reports of the store.
+const METADATA: &str = "backend_metadata";
 /// Half a day: an instant of the first day of a month that no server's zone moves into the month before.
 const NOON_S: i64 = 12 * 3600;
 
@@ -79,6 +82,52 @@ pub fn component_usage(
     let enqueued = agent.store.enqueue_all(&messages, None, now)?;
     watch.end(agent)?;
     Step::Enqueued.passed();
+    Ok(enqueued.queued + enqueued.replaced)
+}
+
+/// Puts what is in force on the accounts of every decided allocation of a server into the outbox, where it is not what was
+/// put there last.
+pub fn backend_metadata(
+    agent: &mut Agent,
+    decisions: &[Decision],
+    observed: &Observed,
+    rules: &QosRules,
+    now: Epoch,
+) -> Result<usize, AgentError> {
+    let before: BTreeMap<String, BackendMetadata> =
+        agent.store.last_report(METADATA)?.map(|(states, _)| states).unwrap_or_default();
+    let mut after = BTreeMap::new();
+    for decided in decisions.iter().filter_map(Decision::decided) {
+        let Some(account) = observed.accounts.get(&decided.account) else { continue };
+        if decided.source.as_str() == LOCAL_SOURCE {
+            continue;
+        }
+        let owned = rules.owned();
+        let mut state = BackendMetadata {
+            source: decided.source.clone(),
+            allocation: decided.allocation.clone(),
+            level: decided.level,
+            qos: account.row.qos.iter().filter(|name| owned.contains(name)).cloned().collect(),
+            fairshare: account.row.share.to_string(),
+            limits: account.row.limits.clone(),
+            submit_blocked: account.row.grp_submit_jobs == Some(0),
+            since: now,
+        };
+        if let Some(known) = before.get(&state.allocation) {
+            let same = BackendMetadata { since: now, ..known.clone() } == state;
+            state.since = if same { known.since } else { now };
+        }
+        after.insert(state.allocation.clone(), state);
+    }
+    let changed = after.iter().filter(|(allocation, state)| before.get(*allocation) != Some(*state));
+    let messages: Vec<Message> = changed.map(|(_, state)| Message::BackendMetadata(state.clone())).collect();
+    let enqueued = agent.store.enqueue_all(&messages, None, now)?;
+    if !messages.is_empty() {
+        // An allocation that is undecided now has still what it had.
+        let mut all = before;
+        all.extend(after);
+        agent.store.put_report(METADATA, &all, now)?;
+    }
     Ok(enqueued.queued + enqueued.replaced)
 }
 

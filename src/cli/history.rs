@@ -9,7 +9,7 @@ use crate::agent::error::{AgentError, Exit};
 use crate::config::Config;
 use crate::core::name::AccountName;
 use crate::core::plan::{Because, Change, Outcome};
-use crate::core::report::Message;
+use crate::core::report::{BackendMetadata, ComponentUsage, Message};
 use crate::core::time::Epoch;
 use crate::store::{FailedDelivery, InboxCommand, Intent, LoggedDecision, MessageState, Snapshot, Store};
 
@@ -160,9 +160,10 @@ impl<'a> Places<'a> {
                 let command = self.commands.iter().find(|known| known.command.uuid == result.command);
                 command.map(|known| known.command.account_text.to_ascii_lowercase()).into_iter().collect()
             }
-            Message::ComponentUsage(usage) => {
+            Message::ComponentUsage(ComponentUsage { allocation: id, .. })
+            | Message::BackendMetadata(BackendMetadata { allocation: id, .. }) => {
                 let all = self.snapshots.iter().flat_map(|snapshot| &snapshot.allocations);
-                let own = all.filter(|allocation| allocation.id == usage.allocation);
+                let own = all.filter(|allocation| allocation.id == *id);
                 own.map(|allocation| allocation.account.to_string()).take(1).collect()
             }
             Message::AmieCompute(record) => {

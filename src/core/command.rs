@@ -213,7 +213,8 @@ fn triage_one(command: &Command, facts: &TriageFacts<'_>) -> Triage {
     if age_s > facts.age_max_s {
         return refuse(format!("stale: issued {}, {age_s} s ago", command.issued));
     }
-    if command.issued < period.from && command.kind == CommandKind::ResetUsage {
+    // What it asks for would not stand in this period either.
+    if command.issued < period.from {
         return refuse(format!("stale: issued {}, before the current period began", command.issued));
     }
     Triage::Act

@@ -382,6 +382,8 @@ impl Scalar {
                 Scalar { used: balance.used, total: balance.total, component: Some(name.clone()) };
             let closer = match &decisive {
                 None => true,
+                // Nothing granted and nothing used says nothing, unless it is all there is.
+                Some(best) if best.used == Exact::ZERO && best.total == Exact::ZERO => true,
                 Some(best) => {
                     let ours = candidate.used.times(best.total).ok_or(NO_ROOM)?;
                     let theirs = best.used.times(candidate.total).ok_or(NO_ROOM)?;

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::association::TresLimits;
 use super::command::Mode;
 use super::component::ComponentName;
-use super::name::SourceName;
+use super::evaluate::Level;
+use super::name::{QosName, SourceName};
 use super::time::Epoch;
 
 /// One message of the outbox.
@@ -17,6 +19,8 @@ pub enum Message {
     CommandResult(CommandResult),
     /// Usage of one allocation in one month.
     ComponentUsage(ComponentUsage),
+    /// What is in force on the account of one allocation.
+    BackendMetadata(BackendMetadata),
     /// One AMIE Compute record.
     AmieCompute(ComputeRecord),
 }
@@ -27,6 +31,7 @@ impl Message {
         match self {
             Message::CommandResult(_) => MessageKind::CommandResult,
             Message::ComponentUsage(_) => MessageKind::ComponentUsage,
+            Message::BackendMetadata(_) => MessageKind::BackendMetadata,
             Message::AmieCompute(_) => MessageKind::AmieCompute,
         }
     }
@@ -36,6 +41,7 @@ impl Message {
         match self {
             Message::CommandResult(result) => format!("result:{}", result.command),
             Message::ComponentUsage(usage) => format!("usage:{}:{}", usage.allocation, usage.month),
+            Message::BackendMetadata(state) => format!("metadata:{}", state.allocation),
             Message::AmieCompute(record) => format!("amie:{}", record.local_record_id),
         }
     }
@@ -49,20 +55,27 @@ pub enum MessageKind {
     CommandResult,
     /// Component usage.
     ComponentUsage,
+    /// What is in force.
+    BackendMetadata,
     /// AMIE Compute records.
     AmieCompute,
 }
 
 impl MessageKind {
     /// Every kind, in the order of delivery.
-    pub const ALL: [MessageKind; 3] =
-        [MessageKind::CommandResult, MessageKind::ComponentUsage, MessageKind::AmieCompute];
+    pub const ALL: [MessageKind; 4] = [
+        MessageKind::CommandResult,
+        MessageKind::ComponentUsage,
+        MessageKind::BackendMetadata,
+        MessageKind::AmieCompute,
+    ];
 
     /// As stored.
     pub fn as_str(self) -> &'static str {
         match self {
             MessageKind::CommandResult => "command_result",
             MessageKind::ComponentUsage => "component_usage",
+            MessageKind::BackendMetadata => "backend_metadata",
             MessageKind::AmieCompute => "amie_compute",
         }
     }
@@ -104,6 +117,27 @@ pub struct ComponentUsage {
     pub amounts: BTreeMap<ComponentName, String>,
     /// The same per user.
     pub users: BTreeMap<ComponentName, BTreeMap<String, String>>,
+}
+
+/// What is in force on the account of one allocation, absolute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendMetadata {
+    /// The server.
+    pub source: SourceName,
+    /// The resource's uuid.
+    pub allocation: String,
+    /// How far the budget is used up.
+    pub level: Level,
+    /// The QOS of the ladder that the account has.
+    pub qos: Vec<QosName>,
+    /// Fairshare; `parent` for that of the account above.
+    pub fairshare: String,
+    /// Limits of the association.
+    pub limits: TresLimits,
+    /// Whether submission is refused by GrpSubmitJobs=0.
+    pub submit_blocked: bool,
+    /// When it was first seen so.
+    pub since: Epoch,
 }
 
 /// One AMIE Compute record.

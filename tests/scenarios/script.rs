@@ -39,6 +39,12 @@ pub struct Script {
 }
 
 impl Script {
+    /// Whether others must not be played beside it: deleting an account puts others at wrong places in sshare (22.05.8).
+    pub fn deletes_accounts(&self) -> bool {
+        let deletes = |args: &[String]| args.iter().any(|arg| arg == "delete");
+        self.steps.iter().any(|step| matches!(&step.verb, Verb::Slurm { args, .. } if deletes(args)))
+    }
+
     /// Whether it has jobs that go on: how long they have run is never the same on two clusters.
     pub fn has_open_jobs(&self) -> bool {
         let open = |job: &Job| job.end.is_none();

@@ -161,11 +161,31 @@ impl Bench {
         self.runs().into_iter().filter(|run| run.starts_with("sacctmgr -i ")).collect()
     }
 
-    /// Associations as the emulated Slurm has them, without its clock: what an operator would compare.
-    pub fn associations(&self) -> Value {
+    /// Associations as the emulated Slurm has them, by name, without the instants of resets. A list that says no more than
+    /// the inherited one is as good as none.
+    pub fn associations(&self) -> BTreeMap<String, Value> {
         let text = self.world(|world| world.to_json());
-        let world: Value = serde_json::from_str(&text).expect("JSON");
-        serde_json::json!([world["accounts"], world["users"]])
+        let mut world: Value = serde_json::from_str(&text).expect("JSON");
+        let mut found = BTreeMap::new();
+        for kind in ["accounts", "users"] {
+            for row in world[kind].as_array_mut().expect("a list") {
+                normalise(row);
+                found.insert(format!("{kind} {}", row["name"].as_str().expect("a name")), row.clone());
+            }
+        }
+        found
+    }
+}
+
+fn normalise(row: &mut Value) {
+    if let Some(at) = row.get_mut("usage_reset_at") {
+        *at = Value::Bool(true);
+    }
+    if row.get("qos").is_none() && row.get("parent").is_some() {
+        row["qos"] = serde_json::json!(["normal"]);
+    }
+    if let Some(Value::Array(rows)) = row.get_mut("associations") {
+        rows.iter_mut().for_each(normalise);
     }
 }
 

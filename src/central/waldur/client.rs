@@ -20,7 +20,7 @@ use crate::core::allocation::Allocation;
 use crate::core::command::Command;
 use crate::core::name::SourceName;
 use crate::core::policy::Policy;
-use crate::core::report::{CommandResult, ComponentUsage};
+use crate::core::report::{BackendMetadata, CommandResult, ComponentUsage};
 
 const POLICIES: &str = "marketplace-slurm-periodic-usage-policies/";
 const RESOURCES: &str = "marketplace-provider-resources/";
@@ -259,6 +259,15 @@ impl WaldurClient {
             }
         }
         Ok(())
+    }
+
+    /// Writes what is in force into the backend metadata of its resource, under one name of ours: what others keep there stays.
+    pub async fn post_backend_metadata(&self, state: &BackendMetadata) -> Result<(), CentralError> {
+        let resource = self.retrieve_resource(&state.allocation).await?;
+        let mut metadata =
+            resource.get("backend_metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+        metadata.insert(wire::METADATA_NAME.to_owned(), wire::backend_metadata(state));
+        self.set_backend_metadata(&state.allocation, &Value::Object(metadata)).await
     }
 
     // The rest of the policy API, as JSON for verbs.

@@ -14,13 +14,15 @@ use crate::core::exact::Exact;
 use crate::core::name::{AccountName, SourceName};
 use crate::core::period::PeriodKind;
 use crate::core::policy::{Actions, LimitType, Policy, QosStrategy, default_weights};
-use crate::core::report::{CommandResult, ComponentUsage};
+use crate::core::report::{BackendMetadata, CommandResult, ComponentUsage};
 use crate::core::time::Epoch;
 
 /// The server's default share of the base that may be carried over, percent.
 const CARRYOVER_FACTOR: u8 = 50;
 /// Longest error text of a verdict, in characters; the text is for people.
 const ERROR_CHARS_MAX: usize = 2000;
+/// Name under which the agent keeps its part of a resource's backend metadata.
+pub const METADATA_NAME: &str = "slurm_site_agent";
 /// States of resources whose account is in use. `Creating` has no account yet, `Terminating` and `Terminated` are on
 /// their way out; `Erred` is a failed order of a resource that goes on running.
 pub const RESOURCE_STATES: [&str; 3] = ["OK", "Updating", "Erred"];
@@ -259,6 +261,18 @@ pub fn command_result_body(result: &CommandResult, resource: &str) -> Value {
             Mode::Emulator => "emulator",
         },
         "commands_executed": result.commands,
+    })
+}
+
+/// What is in force, as it stands in the backend metadata.
+pub fn backend_metadata(state: &BackendMetadata) -> Value {
+    json!({
+        "level": state.level.as_str(),
+        "qos": state.qos,
+        "fairshare": state.fairshare,
+        "limits": state.limits,
+        "submit_blocked": state.submit_blocked,
+        "since": state.since.to_string(),
     })
 }
 

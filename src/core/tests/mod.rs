@@ -1,5 +1,6 @@
 //! Tests of decisions and plans; the expected numbers are computed by hand beside them.
 
+mod agreement;
 mod decisions;
 mod plans;
 mod triage;

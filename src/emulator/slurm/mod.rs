@@ -14,6 +14,8 @@ mod configuration;
 mod fault;
 mod file;
 mod getopt;
+#[cfg(test)]
+mod golden;
 mod job;
 mod limits;
 mod names;
@@ -22,6 +24,8 @@ mod policy;
 mod sacct;
 mod sacctmgr;
 mod sbatch;
+#[cfg(test)]
+mod scenario;
 mod scontrol;
 mod shared;
 mod shares;

@@ -162,7 +162,7 @@ pub fn prepare(dir: &Path) -> Result<(), AgentError> {
 /// The emulated Slurm of a directory, with the shipped data when it is new.
 pub fn slurm(dir: &Path) -> Result<EmulatedSlurm, AgentError> {
     let seed = SlurmWorld::from_json(SLURM_SEED).map_err(|error| AgentError::Emulator(chain(&error)))?;
-    EmulatedSlurm::in_file(&dir.join("slurm.json"), || seed)
+    EmulatedSlurm::in_file(dir.join("slurm.json"), || seed)
         .map_err(|error| AgentError::Emulator(chain(&error)))
 }
 

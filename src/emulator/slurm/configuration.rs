@@ -19,7 +19,7 @@ pub(super) fn value(world: &World, name: &str) -> String {
         }
         "ClusterName" => return world.cluster.clone(),
         "NEXT_JOB_ID" => {
-            return (world.jobs.iter().map(|job| job.id).max().unwrap_or(0) + 1).to_string();
+            return (world.last_job + 1).to_string();
         }
         "SLURM_VERSION" | "SLURMDBD_VERSION" => return world.version.clone(),
         _ => {}
@@ -179,7 +179,7 @@ const CONTROLLER: &[Line] = &[
     ("PriorityWeightFairShare ", "10000"),
     ("PriorityWeightJobSize   ", "0"),
     ("PriorityWeightPartition ", "0"),
-    ("PriorityWeightQOS       ", "1000"),
+    ("PriorityWeightQOS       ", "0"),
     ("PriorityWeightTRES      ", "(null)"),
     ("PrivateData             ", "none"),
     ("ProctrackType           ", "proctrack/linuxproc"),

@@ -1,6 +1,6 @@
 //! The record of a job in the emulated accounting database.
 
-use super::tres::Amounts;
+use super::tres::{Amounts, BILLING};
 use std::fmt;
 
 /// State of a job, as sacct prints it.
@@ -200,6 +200,21 @@ impl Job {
         self.end == 0
             && !self.runaway
             && matches!(self.state, JobState::Pending | JobState::Running | JobState::Suspended)
+    }
+
+    /// True when it got resources and nobody has said what they are billed.
+    pub(super) fn missing_billing(&self) -> bool {
+        !self.allocated.is_empty() && !self.allocated.contains_key(&BILLING)
+    }
+
+    /// Adds billing that was missing; what it got is also what it asked for, when nobody has said otherwise.
+    pub(super) fn complete_amounts(&mut self, billing: Option<u64>) {
+        if let Some(billing) = billing {
+            self.allocated.insert(BILLING, billing);
+        }
+        if self.requested.is_empty() {
+            self.requested.clone_from(&self.allocated);
+        }
     }
 
     /// Seconds of closed suspensions, and of the open one when the job is suspended.

@@ -7,17 +7,25 @@
 //! Not emulated: federations, reservations, steps beyond the batch step, wckeys, JSON output, usage decay, associations
 //! of other clusters, capacity of nodes (every job that policy lets start, starts).
 
+mod billing;
 mod call;
 mod clock;
 mod configuration;
 mod fault;
 mod file;
 mod getopt;
+#[cfg(test)]
+mod golden;
 mod job;
 mod limits;
 mod names;
+mod passage;
+mod policy;
 mod sacct;
 mod sacctmgr;
+mod sbatch;
+#[cfg(test)]
+mod scenario;
 mod scontrol;
 mod shared;
 mod shares;
@@ -58,6 +66,7 @@ impl World {
         let output = match program {
             "sacct" => sacct::run(self, &call),
             "sacctmgr" => sacctmgr::run(self, &call),
+            "sbatch" => sbatch::run(self, &call),
             "scontrol" => scontrol::run(self, &call),
             "sreport" => sreport::run(self, &call),
             "sshare" => sshare::run(self, &call),
@@ -67,11 +76,10 @@ impl World {
                 status: 127,
             },
         };
+        self.let_time_pass();
         match effect {
             Some(effect) => fault::after(&effect, output),
             None => output,
         }
     }
-
-    pub(super) fn let_time_pass(&mut self) {}
 }

@@ -1,9 +1,10 @@
-//! What jobs have used: the billing of an allocation, the controller's raw usage, and the hourly rollup of the database.
+//! What jobs have used: the controller's raw usage and the hourly rollup of the database.
 
+use super::billing::Billing;
 use super::job::{Job, TimeLimit};
 use super::times;
 use super::tree::Tree;
-use super::tres::{BILLING, CPU, ENERGY, MEM, NODE, unit_number};
+use super::tres::{CPU, ENERGY};
 use super::world::World;
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, HashMap};
@@ -28,7 +29,8 @@ pub(super) struct RawUsage {
 }
 
 impl RawUsage {
-    fn add(&mut self, other: &RawUsage) {
+    /// Adds the usage of another.
+    pub(super) fn add(&mut self, other: &RawUsage) {
         self.billing += other.billing;
         self.wall += other.wall;
         self.running += other.running;
@@ -46,68 +48,20 @@ impl RawUsage {
 }
 
 impl World {
-    /// What Slurm bills for these resources in a partition, before it is cut to an integer: the sum of weight times
-    /// amount, or the larger of the node's resources with `MAX_TRES`; without weights the CPUs.
-    pub fn billable(&self, partition: &str, allocated: &BTreeMap<u32, u64>) -> f64 {
-        let weights = self
-            .partitions
-            .iter()
-            .find(|known| known.name == partition)
-            .map(|known| self.weights(&known.billing_weights))
-            .unwrap_or_default();
-        let cpus = allocated.get(&CPU).copied().unwrap_or(0) as f64;
-        if weights.is_empty() {
-            return cpus;
-        }
-        let largest_wins = self.config.get("PriorityFlags").is_some_and(|flags| flags.contains("MAX_TRES"));
-        let (mut of_node, mut rest) = (0.0_f64, 0.0_f64);
-        for (id, count) in allocated.iter().filter(|(id, _)| **id != BILLING) {
-            let value = *count as f64 * weights.get(id).copied().unwrap_or(0.0);
-            let is_of_node = matches!(*id, CPU | MEM | NODE)
-                || self.tres.by_id(*id).is_some_and(|tres| tres.kind.eq_ignore_ascii_case("gres"));
-            if largest_wins && is_of_node {
-                of_node = of_node.max(value);
-            } else {
-                rest += value;
-            }
-        }
-        of_node + rest
-    }
-
-    /// `TRESBillingWeights` by resource, per unit that Slurm counts in (memory: MB; K changes nothing there).
-    fn weights(&self, text: &str) -> HashMap<u32, f64> {
-        let mut weights = HashMap::new();
-        for part in text.split(',') {
-            let Some((name, value)) = part.split_once('=') else { continue };
-            let Some(tres) = self.tres.by_name(name) else { continue };
-            let end = value.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(value.len());
-            let Ok(number) = value[..end].parse::<f64>() else { continue };
-            let base = if tres.id == MEM { 2 } else { 0 };
-            let unit = value[end..].chars().next().and_then(|unit| unit_number(unit).ok()).unwrap_or(0);
-            let divisor =
-                if unit > base { 1024_f64.powi(i32::try_from(unit - base).unwrap_or(0)) } else { 1.0 };
-            weights.insert(tres.id, number / divisor);
-        }
-        weights
-    }
-
     /// Raw usage of every association (by position), sub-accounts and users included.
     pub(super) fn raw_usage(&self, tree: &Tree<'_>) -> Vec<RawUsage> {
-        let now = self.now();
+        self.raw_usage_at(tree, self.now())
+    }
+
+    /// The same at an instant that may be past.
+    pub(super) fn raw_usage_at(&self, tree: &Tree<'_>, now: i64) -> Vec<RawUsage> {
         let at_id = tree.by_id();
+        let billing = self.billing();
         let mut usage = vec![RawUsage::default(); tree.list.len()];
-        let factors: HashMap<&str, f64> =
-            self.qos.iter().map(|qos| (qos.name.as_str(), qos.usage_factor)).collect();
         for job in self.jobs.iter().filter(|job| !job.runaway && job.cluster.is_none()) {
-            let Some(at) = at_id.get(&job.association).copied() else { continue };
-            if job.is_alive() {
-                usage[at].submitted += 1;
+            if let Some(at) = at_id.get(&job.association).copied() {
+                self.count_job(job, &billing, tree.list[at].usage_reset_at, now, &mut usage[at]);
             }
-            if job.start <= 0 {
-                continue;
-            }
-            let factor = factors.get(job.qos.as_str()).copied().unwrap_or(1.0);
-            self.count_run(job, tree.list[at].usage_reset_at, now, factor, &mut usage[at]);
         }
         for at in (0..usage.len()).rev() {
             if let Some(above) = tree.parent[at] {
@@ -119,11 +73,26 @@ impl World {
         usage
     }
 
-    fn count_run(&self, job: &Job, reset_at: i64, now: i64, factor: f64, usage: &mut RawUsage) {
+    /// Adds what a job has used since the last reset, and what it holds now.
+    pub(super) fn count_job(
+        &self,
+        job: &Job,
+        billing: &Billing<'_>,
+        reset_at: i64,
+        now: i64,
+        usage: &mut RawUsage,
+    ) {
+        if job.is_alive() {
+            usage.submitted += 1;
+        }
+        if job.start <= 0 {
+            return;
+        }
+        let factor = self.qos.iter().find(|qos| qos.name == job.qos).map_or(1.0, |qos| qos.usage_factor);
         let end = if job.end == 0 { now } else { job.end.min(now) };
         let seconds = (end - job.start.max(reset_at)).max(0) as f64 * factor;
         if seconds > 0.0 {
-            usage.billing += seconds * self.billable(&job.partition, &job.allocated);
+            usage.billing += seconds * billing.of(&job.partition, &job.allocated);
             usage.wall += seconds;
             for (id, count) in job.allocated.iter().filter(|(_, count)| **count > 0) {
                 *usage.tres.entry(*id).or_default() += seconds * *count as f64;

@@ -5,7 +5,7 @@ use super::fault::Fault;
 use super::job::{Job, JobState};
 use super::limits::Limits;
 use super::tree::Tree;
-use super::tres::{Amounts, BILLING, CPU, MEM, NODE, TresTable};
+use super::tres::{Amounts, CPU, MEM, NODE, TresTable};
 use std::collections::BTreeMap;
 
 /// `fairshare=parent`: slurmdbd keeps it as this number, so setting the number means the same (22.05.8).
@@ -176,14 +176,18 @@ pub struct World {
     pub config: BTreeMap<String, String>,
     /// Other clusters of the same database.
     pub other_clusters: Vec<String>,
-    /// Job records.
+    /// Job records, to be added with [`World::add_job`].
     pub jobs: Vec<Job>,
     /// Second up to which hours were rolled up by command, beyond those that are over.
     pub rolled_until: i64,
+    /// Second up to which the controller has ended and started jobs.
+    pub(super) lived_until: i64,
     /// Which daemons answer.
     pub services: Services,
     /// Faults to come.
     pub faults: Vec<Fault>,
+    pub(super) last_job: u32,
+    pub(super) last_index: u64,
     pub(super) next_association: u32,
     pub(super) next_qos: u32,
 }
@@ -209,8 +213,11 @@ impl World {
             other_clusters: Vec::new(),
             jobs: Vec::new(),
             rolled_until: 0,
+            lived_until: 0,
             services: Services { slurmctld: true, slurmdbd: true },
             faults: Vec::new(),
+            last_job: 0,
+            last_index: 0,
             next_association: 1,
             next_qos: 1,
         };
@@ -256,12 +263,14 @@ impl World {
 
     /// Lets this many seconds pass; jobs end and start as they go.
     pub fn advance(&mut self, seconds: i64) {
+        self.let_time_pass();
         self.clock = self.clock.moved_by(seconds);
         self.let_time_pass();
     }
 
     /// Moves the clock to this second of the epoch.
     pub fn move_clock(&mut self, to: i64) {
+        self.let_time_pass();
         self.clock = self.clock.moved_to(to);
         self.let_time_pass();
     }
@@ -338,11 +347,13 @@ impl World {
     /// filled in.
     pub fn add_job(&mut self, mut job: Job) -> u32 {
         if job.db_index == 0 {
-            job.db_index = self.jobs.iter().map(|job| job.db_index).max().unwrap_or(0) + 1;
+            job.db_index = self.last_index + 1;
         }
         if job.id == 0 {
-            job.id = self.jobs.iter().map(|job| job.id).max().unwrap_or(0) + 1;
+            job.id = self.last_job + 1;
         }
+        self.last_index = self.last_index.max(job.db_index);
+        self.last_job = self.last_job.max(job.id);
         if job.association == 0 {
             job.association = self.user_association(&job.user, &job.account).map_or(0, |a| a.id);
         }
@@ -352,21 +363,11 @@ impl World {
         if job.partition.is_empty() {
             job.partition = self.default_partition().map(|p| p.name.clone()).unwrap_or_default();
         }
-        self.fill_billing(&mut job);
+        let missing = job.missing_billing().then(|| self.billable(&job.partition, &job.allocated) as u64);
+        job.complete_amounts(missing);
         let id = job.id;
         self.jobs.push(job);
         id
-    }
-
-    /// Adds billing, from the partition's weights, to a job that got resources without it.
-    pub(super) fn fill_billing(&self, job: &mut Job) {
-        if !job.allocated.is_empty() && !job.allocated.contains_key(&BILLING) {
-            let billing = self.billable(&job.partition, &job.allocated) as u64;
-            job.allocated.insert(BILLING, billing);
-        }
-        if job.requested.is_empty() {
-            job.requested.clone_from(&job.allocated);
-        }
     }
 
     /// Changes every record of this raw id; false when there is none.

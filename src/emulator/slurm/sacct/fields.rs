@@ -326,7 +326,11 @@ impl<'a> RowContext<'a> {
             Field::Priority => Cell::Number(job.priority.to_string()),
             Field::Qos if self.qos.contains_key(job.qos.as_str()) => text(&job.qos),
             Field::Qos => text("Unknown"),
-            Field::QosRaw => Cell::Number(self.qos.get(job.qos.as_str()).copied().unwrap_or(0).to_string()),
+            // A QOS that is gone is kept in the record by its number.
+            Field::QosRaw => match self.qos.get(job.qos.as_str()) {
+                Some(id) => Cell::Number(id.to_string()),
+                None => Cell::Number(job.qos.parse::<u32>().unwrap_or(0).to_string()),
+            },
             Field::Reason if job.reason.is_empty() => text("None"),
             Field::Reason => text(&job.reason),
             Field::State => text(&state(job)),

@@ -3,7 +3,6 @@
 
 #[path = "support/bench.rs"]
 mod bench;
-#[expect(dead_code, reason = "each test program uses its part of what they share")]
 mod support;
 
 #[path = "hostile/raw.rs"]

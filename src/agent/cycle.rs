@@ -24,7 +24,7 @@ use crate::config::Enforcement;
 use crate::core::association::Observed;
 use crate::core::command::Mode;
 use crate::core::desired::{Desired, Wish, desired};
-use crate::core::evaluate::{Decision, PartitionWeights, QosRules, Rules};
+use crate::core::evaluate::{Decision, PartitionWeights, Rules};
 use crate::core::name::AccountName;
 use crate::core::plan::{Change, Outcome, Owned, Plan, PlanLimits, PlannedChange, ResetMarker, plan};
 use crate::core::time::Epoch;

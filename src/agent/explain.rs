@@ -137,29 +137,31 @@ pub struct ByHand {
     pub in_force: bool,
     /// What makes it so.
     pub commands: Vec<String>,
-    /// What takes it back: to what is there now; where all is in force, to an account that the agent never touched.
+    /// What takes it back to what is there now; empty when everything is in force.
     pub undo: Vec<String>,
+    /// What makes the account one that the agent never touched.
+    pub release: Vec<String>,
 }
 
 /// The commands for what is due; where nothing is due, for what is in force.
 pub fn by_hand(slurm: &Slurm, report: &CycleReport, account: &AccountName) -> ByHand {
     let Some(weighed) = &report.weighed else { return ByHand::default() };
+    let row = weighed.observed.accounts.get(account).map(|account| &account.row);
+    let set = weighed.wanted.get(account).zip(row).map(|(wanted, row)| in_force(wanted, row));
+    let typed_for = |set: &Assignments, more: &[&str]| vec![typed(slurm, account, set, more)];
+    let release = set.as_ref().map(|set| typed_for(&released(set), &["fairshare=1", "defaultqos=-1"]));
+    let release = release.unwrap_or_default();
     let due: Vec<&Change> = report.changes.iter().chain(&report.held).map(|state| &state.change).collect();
     if !due.is_empty() {
         return ByHand {
             in_force: false,
             commands: due.iter().map(|change| slurm.argv(change).to_string()).collect(),
             undo: due.iter().rev().flat_map(|change| undo(slurm, change, &weighed.observed)).collect(),
+            release,
         };
     }
-    let row = weighed.observed.accounts.get(account).map(|account| &account.row);
-    let (Some(wanted), Some(row)) = (weighed.wanted.get(account), row) else { return ByHand::default() };
-    let set = in_force(wanted, row);
-    ByHand {
-        in_force: true,
-        undo: vec![typed(slurm, account, &released(&set), &["fairshare=1", "defaultqos=-1"])],
-        commands: vec![typed(slurm, account, &set, &[])],
-    }
+    let commands = set.as_ref().map(|set| typed_for(set, &[])).unwrap_or_default();
+    ByHand { in_force: !commands.is_empty(), commands, undo: Vec::new(), release }
 }
 
 fn typed(slurm: &Slurm, account: &AccountName, set: &Assignments, more: &[&str]) -> String {

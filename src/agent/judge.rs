@@ -281,23 +281,64 @@ pub fn subtree(account: &AccountName, tree: &AccountTree<'_>) -> Vec<AccountName
     tree.subtree(account).into_iter().map(|below| below.account.clone()).collect()
 }
 
-/// Logs what changed in the decisions; numbers that move with every look are left out.
+/// Logs what changed in the decisions, all of an account as one list; numbers that move with every look are left out.
 pub fn log(agent: &mut Agent, decisions: &[Decision], now: Epoch) -> Result<(), AgentError> {
-    let rows: Vec<(AccountName, serde_json::Value)> = decisions
-        .iter()
-        .map(|decision| {
-            let body = match decision {
-                Decision::Decided(decided) => json!({
-                    "source": decided.source, "policy": decided.policy, "period": decided.period.name,
-                    "level": decided.level, "effect": decided.effect, "qos": decided.qos,
-                    "fairshare": decided.fairshare, "limits": decided.limits, "total": decided.total,
-                }),
-                Decision::Undecided { source, reason, .. } => json!({"source": source, "undecided": reason}),
-            };
-            (decision.account().clone(), body)
-        })
-        .collect();
+    // Logged one by one, two policies of one account would each differ from the account's last row in every cycle.
+    let mut rows: BTreeMap<AccountName, Vec<serde_json::Value>> = BTreeMap::new();
+    for decision in decisions {
+        let body = match decision {
+            Decision::Decided(decided) => json!({
+                "source": decided.source, "policy": decided.policy, "period": decided.period.name,
+                "level": decided.level, "effect": decided.effect, "qos": decided.qos,
+                "fairshare": decided.fairshare, "limits": decided.limits, "total": decided.total,
+            }),
+            // Slurm's words after it speak of another window in every cycle; the last cycle's report has them.
+            Decision::Undecided { source, reason, .. } => {
+                json!({"source": source, "undecided": reason.split(": ").next()})
+            }
+        };
+        rows.entry(decision.account().clone()).or_default().push(body);
+    }
+    let rows: Vec<(AccountName, serde_json::Value)> =
+        rows.into_iter().map(|(account, bodies)| (account, bodies.into())).collect();
     agent.store.put_decisions(now, agent.cycle, &rows)?;
     Step::Evaluated.passed();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::Outside;
+    use crate::config;
+    use crate::core::name::SourceName;
+    use crate::store::Store;
+
+    #[test]
+    fn decisions_that_stay_as_they_are_are_logged_once_whatever_the_number_of_policies() {
+        let place = tempfile::tempdir().unwrap();
+        let config = config::parse("[cluster]\nname = \"lab\"\n", "test.toml").unwrap();
+        let outside = Outside::real(&config);
+        let store = Store::open(&place.path().join("state.db")).unwrap();
+        let mut agent = Agent::offline(config, outside, store);
+        let bio = AccountName::parse("bio").unwrap();
+        let undecided = |source: &str, reason: &str| Decision::Undecided {
+            account: bio.clone(),
+            source: SourceName::parse(source).unwrap(),
+            allocation: "r".into(),
+            reason: reason.into(),
+        };
+        for cycle in 0..3 {
+            let window = format!("sacct did not answer: window {cycle}");
+            log(&mut agent, &[undecided("a", &window), undecided("b", "stale")], Epoch(cycle)).unwrap();
+        }
+        let logged = agent.store.decisions(Some(&bio), 10).unwrap();
+        assert_eq!(logged.len(), 1);
+        assert_eq!(
+            logged[0].body,
+            json!([{"source": "a", "undecided": "sacct did not answer"}, {"source": "b", "undecided": "stale"}])
+        );
+        log(&mut agent, &[undecided("a", "stale"), undecided("b", "stale")], Epoch(9)).unwrap();
+        assert_eq!(agent.store.decisions(Some(&bio), 10).unwrap().len(), 2);
+    }
 }

@@ -119,6 +119,13 @@ async fn collect_window(
     let shown: BTreeSet<u64> = lines.records.iter().map(|record| record.key.dbindex).collect();
     state.incomplete = match agent.store.sentinel(&cluster, window)? {
         Some(known) if shown.contains(&known.key.dbindex) => None,
+        Some(known) if is_gone(agent, &known, &shown).await? => {
+            tracing::warn!(
+                dbindex = known.key.dbindex,
+                "a job record is no longer at slurmdbd; what it used still counts"
+            );
+            None
+        }
         Some(known) => Some(not_shown_again(&known)),
         None if shown.is_empty() => nothing_shown(agent, window, lines.rejected).await?,
         None => None,
@@ -202,6 +209,19 @@ async fn splits(
         found.extend(split.map_err(|error| format!("sacct -T did not answer: {}", chain(&error)))?);
     }
     Ok(found)
+}
+
+/// Whether a record that should have shown again was taken away from slurmdbd, which answers well otherwise: others that the
+/// ledger knows did show, and this one is not there when it is asked for alone. A cut answer would show it then.
+async fn is_gone(agent: &Agent, known: &JobRecord, shown: &BTreeSet<u64>) -> Result<bool, AgentError> {
+    let Some(end) = known.end else { return Ok(false) };
+    if !agent.store.knows_ended(&known.key.cluster, shown)? {
+        return Ok(false);
+    }
+    let alone = agent.slurm.collect(Window::new(end.plus(-1), end.plus(1))).await;
+    Ok(alone.is_ok_and(|lines| {
+        lines.rejected == 0 && !lines.records.iter().any(|record| record.key == known.key)
+    }))
 }
 
 /// Sets aside open records that a complete look at now did not show (deleted or re-keyed), and those that have run longer

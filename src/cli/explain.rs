@@ -43,12 +43,13 @@ Parts of the answer:
   FIELDS       what is there Now and what is Wanted, one line for everybody who asked; `*` marks the value that decides:
                the strictest wins
   CHANGES DUE  what the next cycle would run
-  BY HAND      the same for a person; where nothing is due, what is in force; and the commands that take it back
+  BY HAND      the same for a person (where nothing is due, what is in force), the commands that bring back what is there
+               now, and those that take everything of the agent's off the account
   NEXT LEVEL   what would have to be used to reach it, and what would have to be granted to leave the present one
 
 Examples:
   slurm-site-agent explain bio42
-  slurm-site-agent explain bio42 --json | jq -r '.by_hand.undo[]'";
+  slurm-site-agent explain bio42 --json | jq -r '.by_hand.release[]'";
 
 /// The verb's answer. Its JSON is the verb's `--json`.
 #[derive(Debug, Serialize)]
@@ -167,8 +168,10 @@ pub struct ByHandView {
     pub in_force: bool,
     /// What makes it so.
     pub commands: Vec<String>,
-    /// What takes it back.
+    /// What takes it back to what is there now.
     pub undo: Vec<String>,
+    /// What takes everything of the agent's off the account.
+    pub release: Vec<String>,
 }
 
 /// Prints the explanation.
@@ -347,7 +350,8 @@ impl FieldView {
 
 impl ByHandView {
     fn of(by_hand: ByHand) -> ByHandView {
-        ByHandView { in_force: by_hand.in_force, commands: by_hand.commands, undo: by_hand.undo }
+        let ByHand { in_force, commands, undo, release } = by_hand;
+        ByHandView { in_force, commands, undo, release }
     }
 }
 
@@ -479,12 +483,18 @@ fn show_by_hand(by_hand: &ByHandView) -> String {
         return String::new();
     }
     let lines = |commands: &[String]| commands.iter().map(|line| format!("  {line}\n")).collect::<String>();
-    let (title, back) = if by_hand.in_force {
-        ("BY HAND (all of it is in force)", "and to take everything away again")
-    } else {
-        ("BY HAND", "and back to what is there now")
-    };
-    format!("{title}\n{}{back}\n{}\n", lines(&by_hand.commands), lines(&by_hand.undo))
+    let title = if by_hand.in_force { "BY HAND (all of it is in force)" } else { "BY HAND" };
+    let mut text = format!("{title}\n{}", lines(&by_hand.commands));
+    for (what, commands) in [
+        ("back to what is there now", &by_hand.undo),
+        ("to take everything of the agent's off the account", &by_hand.release),
+    ] {
+        if !commands.is_empty() {
+            text.push_str(&format!("{what}\n{}", lines(commands)));
+        }
+    }
+    text.push('\n');
+    text
 }
 
 fn show_next(policy: &PolicyView) -> String {

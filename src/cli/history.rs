@@ -49,7 +49,7 @@ const LIMIT: u32 = 50;
 /// Commands and failed deliveries that are searched for those of one account.
 const SEARCHED_MAX: usize = 100_000;
 
-/// What kind of thing happened.
+/// What kind of thing happened, in the order of a cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -124,12 +124,12 @@ pub fn gather(
     let places = Places::read(config, store, &commands)?;
     let is_wanted =
         |entry: &Entry| only.is_none_or(|only| entry.accounts.iter().any(|name| name == only.as_str()));
-    let mut entries: Vec<Entry> = store.decisions(only, limit)?.iter().map(decision).collect();
+    let mut entries: Vec<Entry> = store.decisions(only, limit)?.iter().flat_map(decisions).collect();
     entries.extend(store.history(limit, only)?.iter().map(change));
     entries.extend(commands.iter().map(command).filter(is_wanted));
     entries.extend(failed.iter().map(|failed| delivery(failed, &places)).filter(is_wanted));
-    // Stable: of the same second, a decision stands above the change it led to.
-    entries.sort_by_key(|entry| (std::cmp::Reverse(entry.at), entry.kind));
+    // Of the same second, what comes later in a cycle stands above: the verdict above the change above the decision.
+    entries.sort_by_key(|entry| std::cmp::Reverse((entry.at, entry.kind)));
     entries.truncate(limit);
     Ok(History { entries })
 }
@@ -175,13 +175,19 @@ impl<'a> Places<'a> {
     }
 }
 
-fn decision(logged: &LoggedDecision) -> Entry {
-    let text = |key: &str| logged.body.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
-    let undecided = logged.body.get("undecided").is_some();
+/// One entry for each policy of the account.
+fn decisions(logged: &LoggedDecision) -> Vec<Entry> {
+    let bodies = logged.body.as_array().into_iter().flatten();
+    bodies.map(|body| decision(logged, body)).collect()
+}
+
+fn decision(logged: &LoggedDecision, body: &Value) -> Entry {
+    let text = |key: &str| body.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+    let undecided = body.get("undecided").is_some();
     let what = if undecided {
         format!("{}: what is in force stays in force", text("source"))
     } else {
-        let fairshare = logged.body.get("fairshare").map(Value::to_string).unwrap_or_default();
+        let fairshare = body.get("fairshare").map(Value::to_string).unwrap_or_default();
         format!(
             "{} {}: effect {}, QOS {}, fairshare {fairshare}, total {}{}",
             text("source"),
@@ -189,7 +195,7 @@ fn decision(logged: &LoggedDecision) -> Entry {
             text("effect"),
             text("qos"),
             text("total"),
-            limits(&logged.body)
+            limits(body)
         )
     };
     Entry {
@@ -292,4 +298,123 @@ pub fn show(history: &History) -> String {
         &["Time", "Kind", "Account", "Outcome", "What", "Why"],
         history.entries.iter().map(row).collect(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::core::association::Assignments;
+    use crate::core::command::{Command, CommandKind, CommandState, Verdict};
+    use crate::core::name::{Names, SourceName};
+    use crate::core::plan::PlannedChange;
+    use crate::core::report::{CommandResult, MessageKind};
+
+    fn account(name: &str) -> AccountName {
+        AccountName::parse(name).unwrap()
+    }
+
+    /// A cycle at second 100 for bio and one at second 200 for chem: decision, change, command; one verdict was not told.
+    fn filled(store: &mut Store) {
+        for (at, name) in [(100, "bio"), (200, "chem")] {
+            let body = json!([{"source": "waldur", "policy": "p", "period": "2026-11", "level": "slowdown",
+                "effect": "slowdown", "qos": "slow", "fairshare": 7, "total": "1/3",
+                "limits": {"GrpTRESMins": {"cpu": 60, "mem": 5}}}]);
+            store.put_decisions(Epoch(at), 1, &[(account(name), body)]).unwrap();
+            let set = Assignments { fairshare: Some(7), ..Assignments::default() };
+            let change = PlannedChange {
+                change: Change::Accounts { accounts: Names::one(account(name)), set },
+                because: vec![Because {
+                    account: account(name),
+                    source: SourceName::parse("waldur").unwrap(),
+                    text: "the rule".into(),
+                }],
+            };
+            let argv = ["sacctmgr".to_owned(), format!("name={name}")];
+            let id = store.put_intent(&change, &argv, None, Epoch(at)).unwrap();
+            let refused = Outcome::Refused { reason: "Permission denied".into() };
+            store.settle_intent(id, &refused, &[], &[], Epoch(at)).unwrap();
+            let command = Command {
+                uuid: format!("uuid-{name}"),
+                source: SourceName::parse("waldur").unwrap(),
+                policy: "p".into(),
+                account_text: name.to_ascii_uppercase(),
+                issued: Epoch(at - 10),
+                description: "Set fairshare".into(),
+                kind: CommandKind::Fairshare { fairshare: 7 },
+            };
+            store.receive(std::slice::from_ref(&command), Epoch(at)).unwrap();
+            let verdict =
+                Verdict { state: CommandState::Failed, error: "not in effect".into(), commands: vec![] };
+            let message = Message::CommandResult(CommandResult {
+                command: command.uuid.clone(),
+                source: command.source.clone(),
+                policy: "p".into(),
+                allocation: Some("r".into()),
+                success: false,
+                error: "not in effect".into(),
+                mode: crate::core::command::Mode::Production,
+                commands: Vec::new(),
+            });
+            store.settle_command(&command.uuid, &verdict, Some(&message), Epoch(at)).unwrap();
+        }
+        let delivery = store.acquire(MessageKind::CommandResult, Epoch(300), 1).unwrap().remove(0);
+        store.failed(&delivery, "status 400", None).unwrap();
+    }
+
+    #[test]
+    fn all_that_happened_stands_in_one_order_of_time_and_can_be_cut_to_an_account() {
+        let place = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&place.path().join("state.db")).unwrap();
+        filled(&mut store);
+        let config = crate::config::parse("[cluster]\nname = \"lab\"\n", "test.toml").unwrap();
+        let lines = |only: Option<&str>, limit| -> Vec<String> {
+            let only = only.map(account);
+            let history = gather(&config, &store, only.as_ref(), limit).unwrap();
+            let line = |e: &Entry| format!("{} {:?} {} {}", e.at.0, e.kind, e.accounts.join(","), e.outcome);
+            history.entries.iter().map(line).collect()
+        };
+        assert_eq!(
+            lines(None, 50),
+            [
+                "300 Delivery bio dead",
+                "200 Command chem failed",
+                "200 Change chem refused",
+                "200 Decision chem slowdown",
+                "100 Command bio failed",
+                "100 Change bio refused",
+                "100 Decision bio slowdown",
+            ]
+        );
+        assert_eq!(lines(None, 2), ["300 Delivery bio dead", "200 Command chem failed"]);
+        assert_eq!(
+            lines(Some("bio"), 3),
+            ["300 Delivery bio dead", "100 Command bio failed", "100 Change bio refused"]
+        );
+        assert_eq!(lines(Some("nobody"), 50), [] as [String; 0]);
+    }
+
+    #[test]
+    fn an_entry_tells_what_it_was_and_why() {
+        let place = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&place.path().join("state.db")).unwrap();
+        filled(&mut store);
+        let config = crate::config::parse("[cluster]\nname = \"lab\"\n", "test.toml").unwrap();
+        let history = gather(&config, &store, Some(&account("bio")), 50).unwrap();
+        let told: Vec<(&str, &str)> =
+            history.entries.iter().map(|e| (e.what.as_str(), e.why.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                ("result:uuid-bio, 1 tries", "status 400"),
+                ("fairshare of waldur issued 1970-01-01T00:01:30Z: Set fairshare", "not in effect"),
+                ("sacctmgr name=bio", "Permission denied; bio: the rule"),
+                (
+                    "waldur 2026-11: effect slowdown, QOS slow, fairshare 7, total 1/3, GrpTRESMins cpu=60,mem=5",
+                    ""
+                ),
+            ]
+        );
+    }
 }

@@ -77,6 +77,8 @@ enum Verb {
     /// Check the configuration: every problem at once, nothing is contacted.
     ///
     /// With --print the whole configuration is printed with every default; it parses back to the same.
+    ///
+    /// Example: slurm-site-agent check-config --config ./new.toml
     CheckConfig {
         /// Print the configuration as understood.
         #[arg(long)]
@@ -85,6 +87,8 @@ enum Verb {
     /// Allow the plan that waits because it would tighten many accounts at once.
     ///
     /// `status` shows the plan and its name. The word holds for that very plan: another one waits again.
+    ///
+    /// Example: slurm-site-agent confirm 9f86d081884c7d65
     Confirm {
         /// Name of the plan, as `status` shows it.
         plan: String,

@@ -11,6 +11,7 @@ use crate::agent::clock::Clock;
 use crate::agent::error::{AgentError, Exit};
 use crate::agent::hold;
 use crate::agent::schedule::Due;
+use crate::agent::shrink::HeldUsage;
 use crate::agent::summary::{self, CycleSummary, Undecided};
 use crate::config::{CONFIG_PATH, Config};
 use crate::core::evaluate::Level;
@@ -426,6 +427,7 @@ pub fn attention(status: &Status, late_after_s: Option<i64>) -> Vec<String> {
     if let Some(held) = status.held.as_ref().filter(|held| !held.confirmed) {
         lines.push(format!("a plan waits for your word; to allow it: {}", held.confirm));
     }
+    lines.extend(cycle.held_usage.iter().map(HeldUsage::finding));
     for change in &cycle.unsettled {
         lines.push(format!("not in effect: {}: {}", change.argv, change.reason));
     }
@@ -471,7 +473,8 @@ pub fn show(status: &Status) -> String {
         text.push_str(&show_held(held));
     }
     text.push_str(&waiting_tables(status));
-    for line in status.cycle.iter().flat_map(|cycle| &cycle.findings) {
+    let findings = status.cycle.iter().flat_map(|cycle| &cycle.findings);
+    for line in findings.filter(|line| !status.attention.contains(line)) {
         text.push_str(&format!("- {}\n", render::printable(line)));
     }
     for line in &status.attention {
@@ -588,3 +591,6 @@ fn waiting_tables(status: &Status) -> String {
     ]
     .concat()
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,8 @@
 //! A record replaces the stored one of the same key; an equal one is not written. Each new or changed record gets
 //! the next `seq`, which never comes back, so that [`Store::visit_changed`] shows every change once.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Transaction, params};
 
 use super::columns::{bits, count, counted, counts, from_json, json, parsed, unsigned, write_counts};
@@ -243,6 +245,22 @@ impl Store {
             conn.prepare_cached(&sql)?
                 .query_row(params![id, window.from, window.until], |row| read_record(row, 0, cluster))
                 .optional()
+        })
+    }
+
+    /// Whether the ledger has any of these jobs, with an end.
+    pub fn knows_ended(&self, cluster: &ClusterName, dbindexes: &BTreeSet<u64>) -> Result<bool, StoreError> {
+        self.reading("looking for known jobs", |conn| {
+            let Some(id) = cluster_id(conn, cluster)? else { return Ok(false) };
+            let mut known = conn.prepare_cached(
+                "SELECT 1 FROM jobs WHERE cluster = ?1 AND dbindex = ?2 AND ended IS NOT NULL",
+            )?;
+            for dbindex in dbindexes {
+                if known.exists(params![id, bits(*dbindex)])? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
         })
     }
 

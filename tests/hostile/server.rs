@@ -241,7 +241,8 @@ async fn a_policy_that_is_not_understood_decides_nothing() {
         with("scope_uuid", json!("00000000000000000000000000000000")),
         with("component_limits_set", json!([{"type": "cpu"}])),
     ] {
-        let (mut bench, _raw) = bench(Lists { policies: list(&[row.clone()]), ..Lists::good() }).await;
+        let (mut bench, _raw) =
+            bench(Lists { policies: list(std::slice::from_ref(&row)), ..Lists::good() }).await;
         let report = bench.cycle().await;
         assert!(said(&report).contains("left out"), "{row}: {:?}", said(&report));
         assert_eq!(bench.modifies(), Vec::<String>::new(), "{row}");
@@ -308,7 +309,8 @@ fn refused() -> Vec<(Value, &'static str)> {
 #[tokio::test]
 async fn a_hostile_command_is_refused_with_its_reason_and_nothing_is_run_for_it() {
     for (row, words) in refused() {
-        let (mut bench, raw) = bench(Lists { commands: list(&[row.clone()]), ..Lists::good() }).await;
+        let (mut bench, raw) =
+            bench(Lists { commands: list(std::slice::from_ref(&row)), ..Lists::good() }).await;
         let report = bench.cycle().await;
         assert_eq!(report.commands.len(), 1, "{row}: {report:#?}");
         let verdict = &report.commands[0].verdict;
@@ -364,7 +366,8 @@ async fn hostile_values_of_a_command_for_a_good_account_never_reach_sacctmgr() {
         let row = command(kind, parameters);
         let (mut plain, _raw) = bench(Lists::good()).await;
         plain.cycle().await;
-        let (mut bench, raw) = bench(Lists { commands: list(&[row.clone()]), ..Lists::good() }).await;
+        let (mut bench, raw) =
+            bench(Lists { commands: list(std::slice::from_ref(&row)), ..Lists::good() }).await;
         let report = bench.cycle().await;
         assert_eq!(report.commands.len(), 1, "{row}");
         assert!(!report.commands[0].verdict.error.is_empty(), "{row}: {:?}", report.commands[0]);

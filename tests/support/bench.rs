@@ -1,6 +1,11 @@
 //! The agent in this process, on an emulated Slurm in memory and the embedded server, with a hand in between: what Slurm
 //! answers can be spoiled, and every program that is run is written down.
 
+#![allow(
+    dead_code,
+    reason = "each test crate compiles all of this and uses a part; expect would fail where all is used"
+)]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -100,6 +100,16 @@ pub fn read(text: &str, folder: &Path) -> Config {
 pub struct Lab {
     pub dir: PathBuf,
     pub env: BTreeMap<String, String>,
+    /// Set for a lab of the test's own, which goes with it.
+    own: Option<tempfile::TempDir>,
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.own.is_some() {
+            self.lab("down", &[]);
+        }
+    }
 }
 
 impl Lab {
@@ -115,13 +125,31 @@ impl Lab {
             );
             return None;
         };
+        Some(Arc::new(Lab::at(dir, None)))
+    }
+
+    /// A real Slurm of the test's own, for tests in the real present: there the jobs of others, whose times are moved, come
+    /// and go. Skipped and required as [`Lab::find`].
+    pub fn own() -> Option<Arc<Lab>> {
+        Lab::find()?;
+        let folder = tempfile::tempdir().expect("a folder");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/lab");
+        let dir = folder.path().join("lab");
+        let mut up = Command::new(script);
+        up.arg("up").arg(&dir);
+        let (status, text) = ended(up);
+        assert_eq!(status, 0, "lab up: {text}");
+        Some(Arc::new(Lab::at(dir, Some(folder))))
+    }
+
+    fn at(dir: PathBuf, own: Option<tempfile::TempDir>) -> Lab {
         let text = std::fs::read_to_string(dir.join("env")).expect("the lab's env file");
         let env = text
             .lines()
             .filter_map(|line| line.trim().strip_prefix("export ").unwrap_or(line.trim()).split_once('='))
             .map(|(key, value)| (key.to_owned(), value.trim_matches(['\'', '"']).to_owned()))
             .collect();
-        Some(Arc::new(Lab { dir, env }))
+        Lab { dir, env, own }
     }
 
     /// `[cluster]` of the configuration.

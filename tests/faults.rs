@@ -5,7 +5,6 @@
 
 #[path = "support/bench.rs"]
 mod bench;
-#[expect(dead_code, reason = "each test program uses its part of what they share")]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

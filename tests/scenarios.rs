@@ -181,3 +181,18 @@ fn on_both(script: &Script, lab: &Arc<Lab>) -> Result<(), String> {
         Err(format!("{}: programs say other things (- real, + emulated):\n{shown}", script.name))
     })
 }
+
+#[test]
+fn every_scenario_has_years_of_its_own() {
+    // sacct shows the agent the jobs of all accounts, so that the numbers of a report would depend on what is played beside it.
+    let mut owner = std::collections::BTreeMap::new();
+    for script in scripts() {
+        let words = script.steps.iter().flat_map(|step| step.text.split([' ', '=', '/', '"']));
+        let dates = words.filter(|word| word.len() > 10 && word.as_bytes()[4] == b'-' && word.contains('T'));
+        for date in dates {
+            let other = owner.entry(date[..4].to_owned()).or_insert_with(|| script.name.clone());
+            assert_eq!(*other, script.name, "two scenarios in {}", &date[..4]);
+        }
+    }
+    assert!(!owner.is_empty());
+}

@@ -23,6 +23,10 @@
 //! rollup T T                           the hours between are rolled up
 //! audit T T                            the ledger compared with sreport
 //! ```
+//!
+//! Every scenario has accounts and years of its own, since all of them are played on one lab. One with a budget for all time
+//! has the earliest years, one with jobs that go on the latest. Two jobs of a scenario have different submission times
+//! (one second before their start): sacct lists equal ones in no particular order.
 
 use slurm_site_agent::core::time::Epoch;
 

@@ -299,18 +299,19 @@ impl Session<'_, '_> {
 
     fn put_users(&mut self, users: Vec<User>, new: Vec<NewUser>, request: &UserRequest) {
         self.world.users.extend(users);
+        // slurmdbd puts neighbours of one account into the tree together, in their order (22.05.8).
+        let mut together: Vec<Association> = Vec::new();
         for new in new {
             self.world.give_uid(&new.user);
             if new.cluster != self.world.cluster {
                 continue;
             }
-            let has_default = self
-                .world
-                .associations
-                .iter()
-                .any(|a| !a.deleted && a.is_default && a.user.as_ref() == Some(&new.user));
+            let of_user = |a: &Association| !a.deleted && a.user.as_ref() == Some(&new.user);
+            let has_default =
+                self.world.associations.iter().chain(&together).any(|a| a.is_default && of_user(a));
             if new.is_default {
                 self.world.clear_default_account(&new.user);
+                together.iter_mut().filter(|a| of_user(a)).for_each(|a| a.is_default = false);
             }
             let mut association = Association {
                 account: new.account.clone(),
@@ -321,9 +322,21 @@ impl Session<'_, '_> {
                 ..Association::default()
             };
             request.associations.apply(&mut association);
-            if !self.world.revive(&association) {
-                self.world.put_associations(Some(&new.account), vec![association]);
+            if together.first().is_some_and(|first| first.account != association.account) {
+                self.put_together(&mut together);
             }
+            if !self.world.revive(&association) {
+                together.push(association);
+            }
+        }
+        self.put_together(&mut together);
+    }
+
+    /// Puts users of one account into the tree.
+    fn put_together(&mut self, users: &mut Vec<Association>) {
+        let users = std::mem::take(users);
+        if let Some(account) = users.first().map(|first| first.account.clone()) {
+            self.world.put_associations(Some(&account), users);
         }
     }
 

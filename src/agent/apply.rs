@@ -10,12 +10,10 @@ use serde_json::json;
 use super::Agent;
 use super::error::{AgentError, chain};
 use super::step::Step;
-use crate::core::association::{Limit, Observed};
+use crate::core::association::Observed;
 use crate::core::class::Class;
-use crate::core::evaluate::{Decision, Level};
 use crate::core::name::AccountName;
 use crate::core::plan::{Because, Change, Outcome, PlannedChange, settled};
-use crate::core::policy::LimitType;
 use crate::core::time::Epoch;
 use crate::slurm::{Applied, SlurmError};
 use crate::store::{Intent, IntentId};
@@ -167,50 +165,6 @@ fn judge(change: &Change, result: &Result<Applied, SlurmError>, observed: Option
         }
         None => Outcome::Unknown { reason: words.unwrap_or_else(|| "it could not be read back".to_owned()) },
     }
-}
-
-/// Accounts that have just been given a limit on minutes that Slurm's own counter has already passed, although their
-/// budget is not used up: the counter is older than the period. The agent does not reset it on its own (it never does when it
-/// first sees a policy), and jobs would wait without a visible reason.
-pub async fn used_up_already(agent: &Agent, changes: &[ChangeState], decisions: &[Decision]) -> Vec<String> {
-    let limited = changes.iter().filter_map(|change| match (&change.change, &change.outcome) {
-        (Change::Accounts { accounts, set }, Some(Outcome::Applied)) => {
-            Some((accounts, set.limits.get(&LimitType::GrpTRESMins)?))
-        }
-        _ => None,
-    });
-    let limited: Vec<_> = limited.collect();
-    if limited.is_empty() {
-        return Vec::new();
-    }
-    let counters = match agent.slurm.raw_usage().await {
-        Ok(counters) => counters,
-        Err(error) => {
-            return vec![format!("raw usage could not be compared with the new limits: {}", chain(&error))];
-        }
-    };
-    let blocked = |account: &AccountName| {
-        let of = decisions.iter().filter_map(Decision::decided).find(|decided| decided.account == *account);
-        of.is_none_or(|decided| decided.level == Level::Blocked)
-    };
-    let mut findings = Vec::new();
-    for (accounts, limits) in limited {
-        for account in accounts.iter().filter(|account| !blocked(account)) {
-            let Some(counter) = counters.get(account) else { continue };
-            for (tres, limit) in limits {
-                let used = counter.tres_minutes.get(tres).copied().unwrap_or(0);
-                if matches!(limit, Limit::At(most) if used >= *most) {
-                    findings.push(format!(
-                        "account {account} has raw usage of {used} {tres}-minutes from before, which its new limit of {limit} does not \
-                         leave room for: its jobs wait although the budget is not used up; to begin anew run: sacctmgr -i modify \
-                         account where name={account} cluster={} set RawUsage=0",
-                        agent.config.cluster.name
-                    ));
-                }
-            }
-        }
-    }
-    findings
 }
 
 /// Zeroes the raw usage of one account and proves it in sshare.

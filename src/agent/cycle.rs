@@ -300,7 +300,6 @@ async fn govern(
     let settled =
         orders::conclude(agent, orders.new, scene.facts, &made, &observed, scene.rules, now).await?;
     report.changes = made.changes;
-    report.findings.extend(apply::used_up_already(agent, &report.changes, &decisions).await);
     report.commands.extend(settled);
     if agent.config.reports.backend_metadata {
         report.enqueued += tell::backend_metadata(agent, &decisions, &observed, &scene.rules.qos, now)?;

@@ -51,13 +51,6 @@ impl Normal {
 
     /// What `--evaluate-now` prints. Open records change from second to second.
     pub fn report(&self, text: &str) -> String {
-        // Raw usage counts the seconds that real jobs ran, which are not the scenario's: what is said of it differs.
-        let text: String = text
-            .lines()
-            .filter(|line| !line.contains("has raw usage of"))
-            .map(|line| format!("{line}\n"))
-            .collect();
-        let text = text.as_str();
         let line = |line: &str| match line.split_once(" new, ") {
             Some((new, rest)) if self.has_open_jobs && line.starts_with("jobs: ") => {
                 let (_, rest) = rest.split_once(' ').unwrap_or_default();

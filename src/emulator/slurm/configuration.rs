@@ -179,7 +179,7 @@ const CONTROLLER: &[Line] = &[
     ("PriorityWeightFairShare ", "10000"),
     ("PriorityWeightJobSize   ", "0"),
     ("PriorityWeightPartition ", "0"),
-    ("PriorityWeightQOS       ", "0"),
+    ("PriorityWeightQOS       ", "1000"),
     ("PriorityWeightTRES      ", "(null)"),
     ("PrivateData             ", "none"),
     ("ProctrackType           ", "proctrack/linuxproc"),

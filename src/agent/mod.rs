@@ -1,6 +1,7 @@
 //! The conductor: the only room that sees all edges. [`cycle`] is the straight line that a datum takes; the other files
 //! are its steps, the daemon around it, and how the outside is reached.
 
+pub mod amie;
 pub mod apply;
 pub mod audit;
 pub mod clock;

@@ -17,8 +17,6 @@ pub enum Message {
     CommandResult(CommandResult),
     /// Usage of one allocation in one month.
     ComponentUsage(ComponentUsage),
-    /// One AMIE Compute record.
-    AmieCompute(ComputeRecord),
 }
 
 impl Message {
@@ -27,7 +25,6 @@ impl Message {
         match self {
             Message::CommandResult(_) => MessageKind::CommandResult,
             Message::ComponentUsage(_) => MessageKind::ComponentUsage,
-            Message::AmieCompute(_) => MessageKind::AmieCompute,
         }
     }
 
@@ -36,7 +33,6 @@ impl Message {
         match self {
             Message::CommandResult(result) => format!("result:{}", result.command),
             Message::ComponentUsage(usage) => format!("usage:{}:{}", usage.allocation, usage.month),
-            Message::AmieCompute(record) => format!("amie:{}", record.local_record_id),
         }
     }
 }
@@ -49,21 +45,17 @@ pub enum MessageKind {
     CommandResult,
     /// Component usage.
     ComponentUsage,
-    /// AMIE Compute records.
-    AmieCompute,
 }
 
 impl MessageKind {
     /// Every kind, in the order of delivery.
-    pub const ALL: [MessageKind; 3] =
-        [MessageKind::CommandResult, MessageKind::ComponentUsage, MessageKind::AmieCompute];
+    pub const ALL: [MessageKind; 2] = [MessageKind::CommandResult, MessageKind::ComponentUsage];
 
     /// As stored.
     pub fn as_str(self) -> &'static str {
         match self {
             MessageKind::CommandResult => "command_result",
             MessageKind::ComponentUsage => "component_usage",
-            MessageKind::AmieCompute => "amie_compute",
         }
     }
 }
@@ -104,37 +96,4 @@ pub struct ComponentUsage {
     pub amounts: BTreeMap<ComponentName, String>,
     /// The same per user.
     pub users: BTreeMap<ComponentName, BTreeMap<String, String>>,
-}
-
-/// One AMIE Compute record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ComputeRecord {
-    /// Stable and unique for ever: cluster, DBIndex.
-    pub local_record_id: String,
-    /// Person.
-    pub username: String,
-    /// Project at the site.
-    pub local_project_id: String,
-    /// AMIE resource.
-    pub resource: String,
-    /// Decimal text.
-    pub charge: String,
-    /// Ledger key, for people.
-    pub local_reference: String,
-    /// Record of the job this one is a part of.
-    pub parent_record_id: Option<String>,
-    /// Submitted.
-    pub submit: Epoch,
-    /// Started.
-    pub start: Epoch,
-    /// Ended.
-    pub end: Epoch,
-    /// Nodes, where Slurm says.
-    pub nodes: Option<u64>,
-    /// CPUs, where Slurm says.
-    pub cpus: Option<u64>,
-    /// Memory in MB, where Slurm says.
-    pub mem_mb: Option<u64>,
-    /// Partition.
-    pub queue: String,
 }

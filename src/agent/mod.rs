@@ -27,7 +27,7 @@ use std::sync::Arc;
 use crate::central::amie::{AmieClient, AmieSettings};
 use crate::central::waldur::{WaldurClient, WaldurSettings};
 use crate::central::{Surroundings, WallClock};
-use crate::config::{Config, Source};
+use crate::config::{Amie, Config, Source};
 use crate::core::command::Mode;
 use crate::core::evaluate::{PartitionWeights, QosRules, Rules};
 use crate::core::name::SourceName;
@@ -107,6 +107,14 @@ impl Agent {
         Agent { slurm, centrals: Vec::new(), amie: None, store, clock, mode, cycle: 0, config }
     }
 
+    /// The way to AMIE alone, for verbs that need nothing else.
+    pub fn amie_client(config: &Config, clock: &Clock) -> Result<AmieClient, AgentError> {
+        let amie = config.amie.as_ref();
+        let amie = amie.ok_or_else(|| AgentError::Asked("the configuration has no [amie] section".into()))?;
+        let clock = clock.clone();
+        amie_client(amie, Surroundings::new(Arc::new(move || clock.now()), rand::random()))
+    }
+
     /// Goes on with another configuration: clients are made anew, store and clock stay. On an error everything stays as it was.
     pub fn reconfigure(&mut self, config: Config) -> Result<(), AgentError> {
         let (centrals, amie) = clients(&config, &self.clock)?;
@@ -168,26 +176,27 @@ fn clients(config: &Config, clock: &Clock) -> Result<(Vec<Central>, Option<AmieC
         let client = WaldurClient::new(&waldur_settings(source)?, surroundings())?;
         centrals.push(Central { name: source.name.clone(), client });
     }
-    let amie = match &config.amie {
-        Some(amie) => Some(AmieClient::new(
-            &AmieSettings {
-                name: SourceName::parse("amie").map_err(|error| AgentError::Asked(error.to_string()))?,
-                url: amie.url.to_string(),
-                site: amie.site.clone(),
-                api_key: amie.key.read()?,
-                ca_file: amie.ca_file.clone(),
-                proxy: amie.proxy.clone(),
-                timeout: amie.timeout,
-                response_bytes_max: RESPONSE_BYTES_MAX,
-                attempts_max: ATTEMPTS_MAX,
-                batch_bytes_max: amie.batch_bytes_max,
-                batch_records_max: amie.batch_records_max,
-            },
-            surroundings(),
-        )?),
-        None => None,
-    };
+    let amie = config.amie.as_ref().map(|amie| amie_client(amie, surroundings())).transpose()?;
     Ok((centrals, amie))
+}
+
+fn amie_client(amie: &Amie, surroundings: Surroundings) -> Result<AmieClient, AgentError> {
+    Ok(AmieClient::new(
+        &AmieSettings {
+            name: SourceName::parse("amie").map_err(|error| AgentError::Asked(error.to_string()))?,
+            url: amie.url.to_string(),
+            site: amie.site.clone(),
+            api_key: amie.key.read()?,
+            ca_file: amie.ca_file.clone(),
+            proxy: amie.proxy.clone(),
+            timeout: amie.timeout,
+            response_bytes_max: RESPONSE_BYTES_MAX,
+            attempts_max: ATTEMPTS_MAX,
+            batch_bytes_max: amie.batch_bytes_max,
+            batch_records_max: amie.batch_records_max,
+        },
+        surroundings,
+    )?)
 }
 
 /// Largest answer of the AMIE server: a page of loaded records stays near 1 MiB.

@@ -108,7 +108,7 @@ async fn changes(
             }
             _ => Vec::new(),
         };
-        let held = agent.store.amie_held(&job.key, &ids)?;
+        let held = agent.store.amie_held(&job.key, &record_id(&job), &ids)?;
         looked_at.push((job, verdict, held));
     }
     let unlabelled = |(job, verdict, held): &&(JobRecord, Verdict, Vec<Held>)| {

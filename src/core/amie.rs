@@ -443,7 +443,11 @@ pub fn settle(held: &[Held], desired: Vec<Record>, corrections: Corrections) -> 
             made.push(record);
             continue;
         };
-        if old.record == record {
+        let corrected = held.iter().any(|other| {
+            correction_number(&other.record, &record.local_record_id).is_some()
+                && other.record.amount() != Some(Exact::ZERO)
+        });
+        if old.record == record && !corrected {
             continue;
         }
         let for_the_same =
@@ -462,7 +466,9 @@ pub fn settle(held: &[Held], desired: Vec<Record>, corrections: Corrections) -> 
                 let charges = other.record.amount() != Some(Exact::ZERO);
                 (number.is_some() && charges).then(|| other.record.withdrawn())
             }));
-            made.push(record);
+            if old.record != record {
+                made.push(record);
+            }
         }
     }
     made

@@ -2,7 +2,9 @@
 //!
 //! `pending` waits to be sent; `sent` is on its way, or was when the process ended, and is simply sent again; `accepted`
 //! was taken by the server; `loaded` was seen in its accounting; `failed` was refused and waits for an operator or a mended
-//! map; `superseded` is an older version. Rows are never removed while their job may change.
+//! map; `superseded` is an older version, or a withdrawal of what never reached the server. Rows are never removed while their job may change.
+
+use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
@@ -11,6 +13,7 @@ use super::columns::{UnknownWord, bits, count, counted, from_json, json, unreada
 use super::error::{Fault, StoreError};
 use super::{Store, cursors};
 use crate::core::amie::{Held, Kind, Record};
+use crate::core::exact::Exact;
 use crate::core::job::JobKey;
 use crate::core::name::ClusterName;
 use crate::core::time::Epoch;
@@ -211,36 +214,40 @@ pub struct Word {
 const ROW: &str = "id, version, state, made, attempts, not_before, sent, accepted, settled, loaded_charge, error, cleared, body";
 
 impl Store {
-    /// The newest versions that belong to a job or have one of its ids.
-    pub fn amie_held(&self, key: &JobKey, ids: &[String]) -> Result<Vec<Held>, StoreError> {
+    /// The newest versions that were made of a job, whatever its DBIndex was then: under its DBIndex, its own id, or an id
+    /// that begins with its own and a point. Of other origin (an operator's) only those with one of `ids`.
+    pub fn amie_held(&self, key: &JobKey, own: &str, ids: &[String]) -> Result<Vec<Held>, StoreError> {
         self.reading("reading what was reported of a job", |conn| {
-            let mut held: Vec<Held> = Vec::new();
+            let mut held: BTreeMap<i64, Held> = BTreeMap::new();
             let mut take = |row: &Row<'_>| -> rusqlite::Result<()> {
-                let record: Record = from_json(row, 1)?;
-                if !held.iter().any(|known| known.record == record) {
-                    held.push(Held { record, taken: row.get(0)? });
-                }
+                held.insert(row.get(0)?, Held { taken: row.get(1)?, record: from_json(row, 2)? });
                 Ok(())
             };
-            let columns = "state IN ('accepted', 'loaded'), body";
+            let columns =
+                "SELECT id, state IN ('accepted', 'loaded'), body FROM amie_records WHERE newest = 1";
             let mut by_job = conn.prepare_cached(&format!(
-                "SELECT {columns} FROM amie_records WHERE newest = 1 AND cluster = ?1 AND dbindex = ?2 \
-                 AND dbindex IS NOT NULL"
+                "{columns} AND cluster = ?1 AND dbindex = ?2 AND dbindex IS NOT NULL"
             ))?;
             let mut rows = by_job.query(params![key.cluster.as_str(), bits(key.dbindex)])?;
             while let Some(row) = rows.next()? {
                 take(row)?;
             }
-            let mut by_id = conn.prepare_cached(&format!(
-                "SELECT {columns} FROM amie_records WHERE newest = 1 AND local_record_id = ?1"
+            let mut by_name = conn.prepare_cached(&format!(
+                "{columns} AND (local_record_id = ?1 OR (local_record_id > ?2 AND local_record_id < ?3)) \
+                 AND dbindex IS NOT NULL"
             ))?;
+            let mut rows = by_name.query(params![own, format!("{own}."), format!("{own}/")])?;
+            while let Some(row) = rows.next()? {
+                take(row)?;
+            }
+            let mut by_id = conn.prepare_cached(&format!("{columns} AND local_record_id = ?1"))?;
             for id in ids {
                 let mut rows = by_id.query([id])?;
                 while let Some(row) = rows.next()? {
                     take(row)?;
                 }
             }
-            Ok(held)
+            Ok(held.into_values().collect())
         })
     }
 
@@ -527,6 +534,15 @@ fn newest(tx: &Transaction<'_>, record: &Record) -> rusqlite::Result<Option<(i64
     .optional()
 }
 
+/// Whether any version was sent and is not known to have failed.
+fn may_be_there(tx: &Transaction<'_>, record: &Record) -> rusqlite::Result<bool> {
+    tx.prepare_cached(
+        "SELECT 1 FROM amie_records WHERE local_record_id = ?1 AND resource = ?2 AND kind = ?3 AND sent IS NOT NULL \
+         AND (settled IS NULL OR loaded_charge IS NOT NULL OR error = '')",
+    )?
+    .exists(params![record.local_record_id, record.resource, record.kind().as_str()])
+}
+
 fn put_version(
     tx: &Transaction<'_>,
     record: &Record,
@@ -543,7 +559,13 @@ fn put_version(
         made.new += 1;
     }
     let fault = record.fault().map(|fault| format!("not sent: {fault}"));
-    let state = if fault.is_some() { AmieState::Failed } else { AmieState::Pending };
+    let withdrawn = held.is_some() && record.amount() == Some(Exact::ZERO);
+    let state = match &fault {
+        // Where no version can be at the server, there is nothing to take back.
+        _ if withdrawn && !may_be_there(tx, record)? => AmieState::Superseded,
+        Some(_) => AmieState::Failed,
+        None => AmieState::Pending,
+    };
     tx.prepare_cached(
         "INSERT INTO amie_records (kind, resource, local_record_id, version, newest, cluster, dbindex, project, username, \
          happened, made, state, not_before, error, body) VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?10, \

@@ -42,7 +42,9 @@ pub async fn read_back(agent: &mut Agent, now: Epoch, force: bool) -> Result<Rea
     let every_s = i64::try_from(every.as_secs()).unwrap_or(i64::MAX);
     let due = agent.store.last_success(MARK)?.is_none_or(|last| now.since(last) >= every_s);
     let open = agent.store.amie_unsettled_since()?;
-    if !(force || due && open.is_some()) {
+    let known: BTreeSet<String> =
+        agent.store.amie_failures()?.into_iter().map(|failure| failure.failed_record_id).collect();
+    if !(force || due && (open.is_some() || !known.is_empty())) {
         return Ok(found);
     }
     // Failures first: what fails after this question is seen at the next.
@@ -66,12 +68,11 @@ pub async fn read_back(agent: &mut Agent, now: Epoch, force: bool) -> Result<Rea
     let mut marks = loaded_marks(agent, &loaded.unwrap_or_default())?;
     found.loaded = marks.len();
     let just_loaded: BTreeSet<i64> = marks.keys().copied().collect();
-    let known: BTreeSet<String> =
-        agent.store.amie_failures()?.into_iter().map(|failure| failure.failed_record_id).collect();
     let mut resolved = Vec::new();
     for failure in &failed {
         for row in rows_of(agent, failure)? {
-            if row.state == AmieState::Loaded || just_loaded.contains(&row.id) {
+            if matches!(row.state, AmieState::Loaded | AmieState::Superseded) || just_loaded.contains(&row.id)
+            {
                 resolved.push(failure.failed_record_id.clone());
             } else if row.state == AmieState::Accepted
                 // One that was known before is about an earlier try.

@@ -167,8 +167,13 @@ fn a_record_that_used_nothing_after_all_or_moved_is_withdrawn_where_it_was() {
 fn a_correction_is_the_difference_and_made_once() {
     let mut held = hold(&records(&rules(), &job()));
     let mut sum = held[0].record.amount().unwrap();
-    for (end, text) in [(2000 + 1800, "credit"), (2000 + 7200, "debit"), (2000 + 7200, ""), (2001, "credit")]
-    {
+    for (end, text) in [
+        (2000 + 1800, "credit"),
+        (2000 + 7200, "debit"),
+        (2000 + 7200, ""),
+        (5601, "credit"),
+        (2001, "credit"),
+    ] {
         let desired = records(&rules(), &JobRecord { end: Some(Epoch(end)), ..job() });
         let made = settle(&held, desired.clone(), Corrections::Adjust);
         assert_eq!(made.len(), usize::from(!text.is_empty()), "{made:?}");

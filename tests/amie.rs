@@ -87,7 +87,8 @@ impl World {
             }
         });
         let portal = Portal::start(serde_json::from_value(state).expect("a state")).await;
-        let folder = tempfile::tempdir().expect("a folder");
+        // In memory where that is possible: thousands of commits are made.
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder");
         let text = format!(
             "[cluster]\nname = \"lab\"\n[store]\npath = \"FOLDER/state.db\"\n\
              [amie]\nurl = \"{}amie/api/v1/\"\nsite = \"SITE\"\nkey_file = \"FOLDER/key\"\nresource = \"r.site.org\"\n\
@@ -485,5 +486,48 @@ async fn whatever_happens_each_job_is_charged_once_and_exactly() {
     for seed in begin..begin + worlds {
         println!("seed {seed}");
         one_world(seed).await;
+    }
+}
+
+/// The real program on the emulated world; whether it was killed, and what it printed.
+fn program(state: &std::path::Path, kill_after: Option<&str>, args: &[&str]) -> (bool, String) {
+    use std::os::unix::process::ExitStatusExt;
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_slurm-site-agent"));
+    command.arg("--emulator").arg("--emulator-state").arg(state).args(args).env("TZ", "UTC");
+    match kill_after {
+        Some(step) => command.env("SITE_AGENT_KILL_AFTER", step),
+        None => command.env_remove("SITE_AGENT_KILL_AFTER"),
+    };
+    let output = command.stdin(std::process::Stdio::null()).output().expect("the program starts");
+    (output.status.signal() == Some(9), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn a_program_that_is_killed_anywhere_charges_each_job_once_after_its_next_start() {
+    let undisturbed = tempfile::tempdir().expect("a folder");
+    program(undisturbed.path(), None, &["--evaluate-now"]);
+    let (_, expected) = program(undisturbed.path(), None, &["--json", "amie", "summary"]);
+    assert!(expected.contains("\"difference\": \"0\""), "{expected}");
+    for kills in [
+        &["Stored", "Enqueued"][..],
+        &["Enqueued", "Enqueued", "Told"],
+        &["Told", "Told", "Delivered"],
+        &["Delivered", "Told", "Told", "Told", "Delivered"],
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (first, others) = kills.split_first().expect("one at least");
+        assert!(program(folder.path(), Some(first), &["--evaluate-now"]).0, "killed after {first}");
+        for step in others {
+            program(folder.path(), Some(step), &["amie", "send"]);
+        }
+        program(folder.path(), None, &["--evaluate-now"]);
+        program(folder.path(), None, &["amie", "reconcile"]);
+        let (_, summary) = program(folder.path(), None, &["--json", "amie", "summary"]);
+        assert_eq!(summary, expected, "{kills:?}");
+        let central = std::fs::read_to_string(folder.path().join("central.json")).expect("its state");
+        let central: serde_json::Value = serde_json::from_str(&central).expect("JSON");
+        let loaded = central["amie"]["loaded"].as_array().expect("a list");
+        let ids: BTreeSet<_> = loaded.iter().map(|row| row["record"]["LocalRecordID"].to_string()).collect();
+        assert_eq!((ids.len(), loaded.len()), (3, 3), "{kills:?}");
     }
 }

@@ -219,7 +219,8 @@ pub(super) fn send(common: &Common, args: &SendArgs) -> Result<Exit, AgentError>
         let mut agent = if args.dry_run { world.agent_on_a_copy()? } else { world.agent()? };
         let now = agent.clock.now();
         let made = amie::make(&mut agent, now).await?;
-        made.findings.iter().for_each(|finding| render::text(&format!("! {}\n", render::printable(finding))));
+        // Standard output is for the messages.
+        made.findings.iter().for_each(|finding| tracing::warn!(finding, "finding"));
         let mut rows = Vec::new();
         for state in [AmieState::Sent, AmieState::Pending] {
             let filter = AmieFilter { state: Some(state), ..AmieFilter::default() };

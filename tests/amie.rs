@@ -1,5 +1,6 @@
 //! AMIE: whatever happens to jobs, portal and agent, in the end the portal has charged each job once, exactly.
 
+#[expect(dead_code, reason = "the lab is for tests on a real Slurm")]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,6 @@
 //! AMIE records of jobs that ran on a REAL Slurm (see tests/cluster/lab).
 
+#[expect(dead_code, reason = "some of the lab is for other tests")]
 mod support;
 
 use slurm_site_agent::core::amie::{Detail, Record};

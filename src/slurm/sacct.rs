@@ -211,7 +211,7 @@ pub fn parse_labels(
         let digits = job_id.find(|c: char| !c.is_ascii_digit()).unwrap_or(job_id.len());
         let rest = &job_id[digits..];
         let known = rest.is_empty() || rest.starts_with('_') || rest.starts_with('+');
-        if let Some(leader) = rows::number(job_id[..digits].as_bytes()).filter(|_| known) {
+        if let Some(leader) = rows::number(&job_id.as_bytes()[..digits]).filter(|_| known) {
             found.add(key.dbindex, JobLabel { leader, name }, line.as_bytes(), &mut rejects);
         }
     }
@@ -231,4 +231,33 @@ pub(super) fn suspended_of(
     jobs.iter()
         .filter_map(|job| Some(SuspendedBefore { key: job.key.clone(), edge, seconds: seconds(job)? }))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster() -> ClusterName {
+        ClusterName::parse("lab").unwrap()
+    }
+
+    #[test]
+    fn labels_name_the_leader_of_arrays_and_heterogeneous_jobs() {
+        let answer =
+            b"lab\x1f1\x1f200_3\nlab\x1f2\x1f100+1\nlab\x1f3\x1f7\nother\x1f4\x1f8\nlab\x1f5\x1f9.batch\n";
+        let leaders: Vec<(u64, u64)> = parse_labels(answer, &cluster(), None)
+            .into_iter()
+            .map(|(key, label)| (key, label.leader))
+            .collect();
+        assert_eq!(leaders, [(1, 200), (2, 100), (3, 7)]);
+    }
+
+    #[test]
+    fn a_name_with_line_breaks_and_separators_is_no_row() {
+        let name = "x\nlab\x1f2\x1f7\x1fforged\nlab|2|7|forged";
+        let answer = format!("lab<s>1<s>5<s>{name}\nlab<s>2<s>6<s>honest\n");
+        let labels = parse_labels(answer.as_bytes(), &cluster(), Some("<s>"));
+        let shown: Vec<_> = labels.values().map(|label| (label.leader, label.name.as_deref())).collect();
+        assert_eq!(shown, [(5, Some("x")), (6, Some("honest"))]);
+    }
 }

@@ -158,3 +158,28 @@ fn record(
         }),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_repquota_and_json_are_read_and_nothing_unreadable_becomes_zero() {
+        let heading =
+            "User,BlockStatus,FileStatus,BlockUsed,BlockSoftLimit,BlockHardLimit,BlockGrace,FileUsed";
+        assert!(parse(StorageFormat::RepquotaUsers, heading).unwrap().is_none());
+        let user = parse(StorageFormat::RepquotaUsers, "alice,ok,ok,2,0,0,,17,0,0,").unwrap().unwrap();
+        assert_eq!((user.username.as_str(), user.bytes_stored, user.file_count), ("alice", 2048, Some(17)));
+        let project = parse(StorageFormat::RepquotaProjects, "bio42,ok,ok,1,0,0,,1").unwrap().unwrap();
+        assert_eq!((project.account.as_deref(), project.bytes_stored), (Some("bio42"), 1024));
+        let json = r#"{"username": "bob", "account": "bio42", "bytes_stored": 5, "media_type": "Tape"}"#;
+        let line = parse(StorageFormat::Json, json).unwrap().unwrap();
+        assert_eq!((line.bytes_stored, line.media_type.as_deref()), (5, Some("Tape")));
+        for bad in ["alice,ok,ok,2K,0,0,,17", "alice", "alice,ok,ok,,0,0,,1", "alice,ok,ok,-2,0,0,,17"] {
+            assert!(parse(StorageFormat::RepquotaUsers, bad).is_err(), "{bad}");
+        }
+        for bad in [r#"{"username": "bob"}x"#, r#"{"bytes_stored": -1}"#, r#"{"bytes": 1}"#] {
+            assert!(parse(StorageFormat::Json, bad).is_err(), "{bad}");
+        }
+    }
+}

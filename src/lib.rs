@@ -21,7 +21,8 @@
 //! | 7 the difference | [`core::desired`], [`core::plan`] | nothing |
 //! | 8 to 11 intent, sacctmgr, read back, outcome | [`agent::apply`] | intent, outcome |
 //! | verdicts on commands | [`agent::orders`] with [`core::command`] | verdict and its message |
-//! | usage and AMIE records | [`agent::tell`] | outbox |
+//! | usage of allocations | [`agent::tell`] | outbox |
+//! | AMIE records, sent, and read back | [`agent::amie`] with [`core::amie`] | versions and states of records |
 //! | 12 deliver | [`agent::deliver`] through [`central`] | told |
 //!
 //! [`agent::cycle`] has one call per step, in this order. Timer, signal, start-up and `--evaluate-now` all call it.

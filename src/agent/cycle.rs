@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Agent;
 use super::agreement::{self, Disagreement};
+use super::amie;
 use super::apply::{self, ChangeState, Made};
 use super::deliver::{self, DeliveryState};
 use super::error::{AgentError, chain};
@@ -171,8 +172,12 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
     report.sources = facts.states;
     // 12 tell
     if !ask.dry_run {
-        report.enqueued += tell::amie(agent, now)?;
+        let amie = amie::make(agent, now).await?;
+        report.enqueued += amie.made;
+        report.findings.extend(amie.findings);
         report.delivered = deliver::deliver(agent, now).await?;
+        report.delivered.extend(amie::deliver(agent, now).await?);
+        report.findings.extend(amie::read_back(agent, now, false).await?.findings);
         agent.store.put_report(summary::CYCLE, &CycleSummary::of(&report), now)?;
     }
     Ok(report)

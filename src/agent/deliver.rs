@@ -1,6 +1,6 @@
-//! Step 12: drains the outbox. A message leaves it only when its server has it, or when it became a dead letter.
+//! Step 12: drains the outbox. (AMIE records have a ledger of their own: [`super::amie`].) A message leaves it only when its server has it, or when it became a dead letter.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use super::Agent;
 use super::error::{AgentError, chain};
 use super::step::Step;
 use crate::central::{CentralError, Class};
-use crate::core::report::{ComputeRecord, Message, MessageKind};
+use crate::core::report::{Message, MessageKind};
 use crate::core::time::Epoch;
 use crate::store::Delivery;
 
@@ -37,24 +37,12 @@ pub type DeliveryState = BTreeMap<&'static str, KindDelivery>;
 pub async fn deliver(agent: &mut Agent, now: Epoch) -> Result<DeliveryState, AgentError> {
     let mut state = DeliveryState::new();
     for kind in MessageKind::ALL {
-        let limit = match kind {
-            MessageKind::AmieCompute => {
-                agent.config.amie.as_ref().map_or(0, |amie| amie.batch_records_max * 10)
-            }
-            _ => agent.config.limits.delivery_batch_max,
-        };
-        if limit == 0 {
-            continue;
-        }
-        let due = agent.store.acquire(kind, now, limit)?;
+        let due = agent.store.acquire(kind, now, agent.config.limits.delivery_batch_max)?;
         if due.is_empty() {
             continue;
         }
         let count = state.entry(kind.as_str()).or_default();
-        match kind {
-            MessageKind::AmieCompute => deliver_records(agent, due, count, now).await?,
-            _ => deliver_each(agent, due, count, now).await?,
-        }
+        deliver_each(agent, due, count, now).await?;
     }
     Ok(state)
 }
@@ -71,7 +59,6 @@ async fn deliver_each(
             Message::CommandResult(result) => (result.source.clone(), post(agent, &delivery, &down).await),
             Message::ComponentUsage(usage) => (usage.source.clone(), post(agent, &delivery, &down).await),
             Message::BackendMetadata(state) => (state.source.clone(), post(agent, &delivery, &down).await),
-            Message::AmieCompute(_) => continue,
         };
         match result {
             Ok(()) => {
@@ -109,7 +96,6 @@ async fn post(agent: &Agent, delivery: &Delivery, down: &BTreeMap<String, String
         Message::CommandResult(result) => &result.source,
         Message::ComponentUsage(usage) => &usage.source,
         Message::BackendMetadata(state) => &state.source,
-        Message::AmieCompute(_) => return Ok(()),
     };
     if let Some(why) = down.get(source.as_str()) {
         return Err(Failed { why: why.clone(), class: Class::Transient });
@@ -123,9 +109,13 @@ async fn post(agent: &Agent, delivery: &Delivery, down: &BTreeMap<String, String
         Message::CommandResult(result) => central.client.post_command_result(result).await?,
         Message::ComponentUsage(usage) => central.client.post_component_usage(usage).await?,
         Message::BackendMetadata(state) => central.client.post_backend_metadata(state).await?,
-        Message::AmieCompute(_) => {}
     }
     Ok(())
+}
+
+/// How long to wait after so many tries, in seconds.
+pub(super) fn backoff_s(attempts: u32) -> i64 {
+    BACKOFF_FIRST_S.saturating_mul(1 << attempts.saturating_sub(1).min(10)).min(BACKOFF_MAX_S)
 }
 
 fn fail(
@@ -138,9 +128,7 @@ fn fail(
 ) -> Result<(), AgentError> {
     let refused = class == Class::Refused;
     let dead = refused || delivery.attempts >= agent.config.limits.delivery_attempts_max;
-    let wait_s =
-        BACKOFF_FIRST_S.saturating_mul(1 << delivery.attempts.saturating_sub(1).min(10)).min(BACKOFF_MAX_S);
-    let retry_at = (!dead).then(|| now.plus(wait_s));
+    let retry_at = (!dead).then(|| now.plus(backoff_s(delivery.attempts)));
     tracing::warn!(
         key = delivery.key,
         attempts = delivery.attempts,
@@ -155,43 +143,5 @@ fn fail(
         count.failed += 1;
     }
     count.error = Some(why);
-    Ok(())
-}
-
-async fn deliver_records(
-    agent: &mut Agent,
-    due: Vec<Delivery>,
-    count: &mut KindDelivery,
-    now: Epoch,
-) -> Result<(), AgentError> {
-    let records: Vec<ComputeRecord> = due
-        .iter()
-        .filter_map(|delivery| match &delivery.message {
-            Message::AmieCompute(record) => Some(record.clone()),
-            _ => None,
-        })
-        .collect();
-    let Some(client) = &agent.amie else { return Ok(()) };
-    let reply = client.post_compute(&records).await;
-    Step::Told.passed();
-    let rejected: BTreeMap<&str, &str> =
-        reply.rejected.iter().map(|r| (r.local_record_id.as_str(), r.error.as_str())).collect();
-    let accepted: BTreeSet<&str> = reply.accepted.iter().map(String::as_str).collect();
-    let stopped = reply.stopped_by.as_ref().map(|error| (chain(error), error.class()));
-    for delivery in &due {
-        let Message::AmieCompute(record) = &delivery.message else { continue };
-        let id = record.local_record_id.as_str();
-        if let Some(error) = rejected.get(id) {
-            fail(agent, delivery, (*error).to_owned(), Class::Refused, count, now)?;
-        } else if accepted.contains(id) {
-            agent.store.delivered(delivery, now)?;
-            count.delivered += 1;
-        } else {
-            let (why, class) =
-                stopped.clone().unwrap_or_else(|| ("the server did not say".into(), Class::Transient));
-            fail(agent, delivery, why, class, count, now)?;
-        }
-    }
-    Step::Delivered.passed();
     Ok(())
 }

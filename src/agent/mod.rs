@@ -2,6 +2,7 @@
 //! are its steps, the daemon around it, and how the outside is reached.
 
 pub mod agreement;
+pub mod amie;
 pub mod apply;
 pub mod audit;
 pub mod clock;
@@ -134,6 +135,13 @@ impl Agent {
             told: BTreeSet::new(),
             config,
         }
+    }
+
+    /// The way to AMIE alone, for verbs that need nothing else.
+    pub fn amie_client(config: &Config, clock: &Clock) -> Result<AmieClient, AgentError> {
+        let amie = config.amie.as_ref();
+        let amie = amie.ok_or_else(|| AgentError::Asked("the configuration has no [amie] section".into()))?;
+        amie_client(amie, clock)
     }
 
     /// Goes on with another configuration: clients are made anew, store and clock stay. On an error everything stays as it was.

@@ -1,4 +1,4 @@
-//! What will be told: component usage of allocations by month, and AMIE records of ended jobs.
+//! What will be told: component usage of allocations by month. (AMIE records: [`super::amie`].)
 
 use std::collections::BTreeMap;
 
@@ -8,24 +8,18 @@ use super::facts::Facts;
 use super::judge::{Periods, Totals, subtree};
 use super::shrink::Watch;
 use super::step::Step;
-use crate::config::{Amie, LOCAL_SOURCE};
+use crate::config::LOCAL_SOURCE;
 use crate::core::association::Observed;
 use crate::core::component::Components;
 use crate::core::evaluate::{Decision, QosRules};
-use crate::core::exact::Exact;
-use crate::core::job::JobRecord;
 use crate::core::name::AccountName;
 use crate::core::period::Period;
-use crate::core::report::{BackendMetadata, ComponentUsage, ComputeRecord, Message};
+use crate::core::report::{BackendMetadata, ComponentUsage, Message};
 use crate::core::time::Epoch;
-use crate::core::tres::{Tres, TresSeconds};
+use crate::core::tres::TresSeconds;
 
 /// Digits after the point of a component's amount, as Waldur keeps them.
 const AMOUNT_PLACES: u32 = 2;
-/// Digits after the point of a charge: a billing-second is 0.000278 billing-hours.
-const CHARGE_PLACES: u32 = 6;
-/// Job records looked at per transaction while AMIE records are made.
-const AMIE_BATCH: usize = 5000;
 /// Name of what was last put into the outbox as in force, among the reports of the store.
 const METADATA: &str = "backend_metadata";
 /// Half a day: an instant of the first day of a month that no server's zone moves into the month before.
@@ -156,73 +150,4 @@ fn user_amounts(
         }
     }
     by_component
-}
-
-/// Turns ended jobs of mapped accounts into AMIE records in the outbox. Every changed record is looked at again; an equal
-/// message is not told twice, a different one restates the record under its id.
-pub fn amie(agent: &mut Agent, now: Epoch) -> Result<usize, AgentError> {
-    let Some(amie) = agent.config.amie.clone() else { return Ok(0) };
-    let since = match amie.since {
-        Some(date) => date
-            .to_zoned(agent.config.cluster.time_zone.clone())
-            .map(|midnight| Epoch(midnight.timestamp().as_second()))
-            .unwrap_or(Epoch(0)),
-        None => Epoch(0),
-    };
-    // Another map means that other jobs are meant: look at all again.
-    let cursor = format!("amie:{:016x}", fingerprint(&amie));
-    let mut made = 0;
-    loop {
-        let after = agent.store.get_cursor(&cursor)?.unwrap_or(0);
-        let (mut messages, mut last, mut looked_at) = (Vec::new(), after, 0);
-        let cluster = agent.config.cluster.name.clone();
-        agent.store.visit_changed(&cluster, after, AMIE_BATCH, &mut |seq, job| {
-            (last, looked_at) = (seq, looked_at + 1);
-            messages.extend(compute_record(&job, &amie, since).map(Message::AmieCompute));
-        })?;
-        if looked_at == 0 {
-            return Ok(made);
-        }
-        let enqueued = agent.store.enqueue_all(&messages, Some((&cursor, last)), now)?;
-        made += enqueued.queued + enqueued.replaced;
-        Step::Enqueued.passed();
-    }
-}
-
-/// A number that changes when the mapping of jobs to records does (FNV-1a over its debug text).
-fn fingerprint(amie: &Amie) -> u64 {
-    let text = format!("{:?}", (&amie.projects, &amie.users, &amie.resource, &amie.resources, &amie.since));
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
-}
-
-/// The record of an ended job; `None` when it never ran, has not ended, or belongs to no project.
-fn compute_record(job: &JobRecord, amie: &Amie, since: Epoch) -> Option<ComputeRecord> {
-    let account = AccountName::parse(&job.account).ok()?;
-    let project = amie.projects.get(&account)?;
-    let end = job.end?;
-    let held = job.held_once(end)?;
-    if held.seconds() == 0 || end < since {
-        return None;
-    }
-    let count = |name: &str| Tres::parse(name).ok().and_then(|tres| job.alloc.get(&tres).copied());
-    let billing_s = i128::from(count("billing")?) * i128::from(held.seconds());
-    let id = format!("{}.{}.{}", job.key.cluster, job.job_id, job.submit.0);
-    Some(ComputeRecord {
-        username: amie.users.get(&job.user).unwrap_or(&job.user).clone(),
-        local_project_id: project.clone(),
-        resource: amie.resources.get(&job.partition).unwrap_or(&amie.resource).clone(),
-        charge: Exact::fraction(billing_s, 3600)?.to_decimal(CHARGE_PLACES)?,
-        local_reference: format!("{}/{}", job.key.cluster, job.key.dbindex),
-        local_record_id: id,
-        parent_record_id: None,
-        submit: job.submit,
-        start: held.from,
-        end,
-        nodes: count("node"),
-        cpus: count("cpu"),
-        mem_mb: count("mem"),
-        queue: job.partition.clone(),
-    })
 }

@@ -136,7 +136,6 @@ pub fn gather(
 
 /// Which account a message speaks of.
 struct Places<'a> {
-    config: &'a Config,
     snapshots: Vec<Snapshot>,
     commands: &'a [InboxCommand],
 }
@@ -151,7 +150,7 @@ impl<'a> Places<'a> {
         for source in &config.sources {
             snapshots.extend(store.snapshot(&source.name)?.map(|(snapshot, _)| snapshot));
         }
-        Ok(Places { config, snapshots, commands })
+        Ok(Places { snapshots, commands })
     }
 
     fn accounts(&self, message: &Message) -> Vec<String> {
@@ -165,11 +164,6 @@ impl<'a> Places<'a> {
                 let all = self.snapshots.iter().flat_map(|snapshot| &snapshot.allocations);
                 let own = all.filter(|allocation| allocation.id == *id);
                 own.map(|allocation| allocation.account.to_string()).take(1).collect()
-            }
-            Message::AmieCompute(record) => {
-                let projects = self.config.amie.iter().flat_map(|amie| &amie.projects);
-                let own = projects.filter(|(_, project)| **project == record.local_project_id);
-                own.map(|(account, _)| account.to_string()).collect()
             }
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Verbs only read what an operator asks and show what the agent found; what is done is done in `agent`.
 
+mod amie;
 mod check;
 mod daemon;
 mod emulate;
@@ -99,6 +100,11 @@ enum Verb {
     Explain(explain::ExplainArgs),
     History(history::HistoryArgs),
     Policy(Box<policy::PolicyArgs>),
+    /// Usage records for ACCESS (AMIE): the ledger of what was sent, accepted and loaded.
+    Amie {
+        #[command(subcommand)]
+        what: amie::AmieVerb,
+    },
     /// The emulated world: `emulate sacct ...` (and the other Slurm programs), its server, its clock.
     ///
     /// Example: slurm-site-agent emulate sacctmgr -nP show assoc format=account,qos
@@ -119,6 +125,7 @@ pub fn run(cli: Cli) -> Result<Exit, AgentError> {
         None => daemon::run(&cli.common),
         Some(Verb::CheckConfig { print }) => check_config(&cli.common, print),
         Some(Verb::Confirm { plan }) => confirm(&cli.common, &plan),
+        Some(Verb::Amie { what }) => amie::run(&cli.common, &what),
         Some(Verb::Emulate { what }) => emulate::run(&cli.common, what),
         Some(Verb::Check(args)) => check::run(&cli.common, &args),
         Some(Verb::Status(args)) => status::run(&cli.common, &args),

@@ -18,7 +18,7 @@ use crate::core::time::Epoch;
 use crate::emulator::central::{CentralServer, CentralState};
 use crate::emulator::slurm::{EmulatedSlurm, World as SlurmWorld};
 use crate::slurm::{Answer, RunError, Runner};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Shipped data of the emulated Slurm.
 const SLURM_SEED: &str = include_str!("../../fixtures/demo/slurm.json");
@@ -79,6 +79,15 @@ impl World {
     pub fn agent_on_a_copy(&mut self) -> Result<Agent, AgentError> {
         let store = self.store_copy()?;
         self.agent_on(store)
+    }
+
+    /// The agent on the store, or (`false`) on a private copy where a running agent has it.
+    pub fn agent_or_copy(&mut self) -> Result<(Agent, bool), AgentError> {
+        match Store::open(&self.config.store.path) {
+            Ok(store) => Ok((self.agent_on(store)?, true)),
+            Err(StoreError::Held { .. }) => Ok((self.agent_on_a_copy()?, false)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// A private copy of the store, which goes when the world is closed.

@@ -3,6 +3,7 @@
 //! Everything here is a function of its arguments; `tests/architecture.rs` keeps it so.
 
 pub mod allocation;
+pub mod amie;
 pub mod association;
 pub mod class;
 pub mod command;

@@ -21,8 +21,6 @@ pub enum Message {
     ComponentUsage(ComponentUsage),
     /// What is in force on the account of one allocation.
     BackendMetadata(BackendMetadata),
-    /// One AMIE Compute record.
-    AmieCompute(ComputeRecord),
 }
 
 impl Message {
@@ -32,7 +30,6 @@ impl Message {
             Message::CommandResult(_) => MessageKind::CommandResult,
             Message::ComponentUsage(_) => MessageKind::ComponentUsage,
             Message::BackendMetadata(_) => MessageKind::BackendMetadata,
-            Message::AmieCompute(_) => MessageKind::AmieCompute,
         }
     }
 
@@ -42,7 +39,6 @@ impl Message {
             Message::CommandResult(result) => format!("result:{}", result.command),
             Message::ComponentUsage(usage) => format!("usage:{}:{}", usage.allocation, usage.month),
             Message::BackendMetadata(state) => format!("metadata:{}", state.allocation),
-            Message::AmieCompute(record) => format!("amie:{}", record.local_record_id),
         }
     }
 }
@@ -57,18 +53,12 @@ pub enum MessageKind {
     ComponentUsage,
     /// What is in force.
     BackendMetadata,
-    /// AMIE Compute records.
-    AmieCompute,
 }
 
 impl MessageKind {
     /// Every kind, in the order of delivery.
-    pub const ALL: [MessageKind; 4] = [
-        MessageKind::CommandResult,
-        MessageKind::ComponentUsage,
-        MessageKind::BackendMetadata,
-        MessageKind::AmieCompute,
-    ];
+    pub const ALL: [MessageKind; 3] =
+        [MessageKind::CommandResult, MessageKind::ComponentUsage, MessageKind::BackendMetadata];
 
     /// As stored.
     pub fn as_str(self) -> &'static str {
@@ -76,7 +66,6 @@ impl MessageKind {
             MessageKind::CommandResult => "command_result",
             MessageKind::ComponentUsage => "component_usage",
             MessageKind::BackendMetadata => "backend_metadata",
-            MessageKind::AmieCompute => "amie_compute",
         }
     }
 }
@@ -138,37 +127,4 @@ pub struct BackendMetadata {
     pub submit_blocked: bool,
     /// When it was first seen so.
     pub since: Epoch,
-}
-
-/// One AMIE Compute record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ComputeRecord {
-    /// Stable and unique for ever: cluster, DBIndex.
-    pub local_record_id: String,
-    /// Person.
-    pub username: String,
-    /// Project at the site.
-    pub local_project_id: String,
-    /// AMIE resource.
-    pub resource: String,
-    /// Decimal text.
-    pub charge: String,
-    /// Ledger key, for people.
-    pub local_reference: String,
-    /// Record of the job this one is a part of.
-    pub parent_record_id: Option<String>,
-    /// Submitted.
-    pub submit: Epoch,
-    /// Started.
-    pub start: Epoch,
-    /// Ended.
-    pub end: Epoch,
-    /// Nodes, where Slurm says.
-    pub nodes: Option<u64>,
-    /// CPUs, where Slurm says.
-    pub cpus: Option<u64>,
-    /// Memory in MB, where Slurm says.
-    pub mem_mb: Option<u64>,
-    /// Partition.
-    pub queue: String,
 }

@@ -30,7 +30,7 @@ use crate::core::tres::Tres;
 pub use argv::{Argv, Program};
 pub use error::{Class, SlurmError};
 pub use runner::{Answer, EmulatedBody, Processes, RunError, Runner};
-pub use sacct::JobLines;
+pub use sacct::{JobLabel, JobLines};
 pub use sacctmgr::modify::{Applied, Echoed};
 pub use sacctmgr::qos::ObservedQos;
 pub use sacctmgr::tables::{AdminLevel, KnownCluster};
@@ -95,6 +95,25 @@ impl Slurm {
             answered.extend(sacct::parse_suspended(&answer, &self.cluster));
         }
         Ok(sacct::suspended_of(jobs, edge, &answered))
+    }
+
+    /// Leader and, where `separator` is given (unguessable, new in every call), name of each of `jobs`, by DBIndex. A
+    /// job that sacct does not answer for is absent.
+    ///
+    /// # Errors
+    /// When sacct gave no answer or refused.
+    pub async fn labels(
+        &self,
+        jobs: &[JobRecord],
+        separator: Option<&str>,
+    ) -> Result<BTreeMap<u64, JobLabel>, SlurmError> {
+        let operation = format!("ask what {} jobs belong to", jobs.len());
+        let mut labels = BTreeMap::new();
+        for argv in sacct::label_argvs(&self.cluster, jobs, separator) {
+            let answer = self.ask(&operation, &argv).await?;
+            labels.extend(sacct::parse_labels(&answer, &self.cluster, separator));
+        }
+        Ok(labels)
     }
 
     /// All associations of the cluster.

@@ -155,6 +155,73 @@ pub fn parse_suspended(answer: &[u8], cluster: &ClusterName) -> BTreeMap<u64, u6
     found.certain()
 }
 
+/// What a report says of a job besides its record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobLabel {
+    /// Job id of the array, or of the first component of a heterogeneous job; else the job's own.
+    pub leader: u64,
+    /// JobName as the user wrote it, where it was asked for. Never to be trusted.
+    pub name: Option<String>,
+}
+
+/// The questions for the labels of `jobs`. A name is asked for as the last field and behind a separator that nobody can
+/// have written into it: one that is new in every call.
+pub(super) fn label_argvs(cluster: &ClusterName, jobs: &[JobRecord], separator: Option<&str>) -> Vec<Argv> {
+    let fields = if separator.is_some() { "cluster,dbindex,jobid,jobname" } else { "cluster,dbindex,jobid" };
+    let chunks = jobs.chunks(JOBS_PER_QUESTION_MAX);
+    chunks
+        .map(|chunk| {
+            let ids: BTreeSet<String> = chunk.iter().map(|job| job.job_id.to_string()).collect();
+            let ids = ids.into_iter().collect::<Vec<_>>().join(",");
+            let first = chunk.iter().map(|job| job.submit.min(job.start.unwrap_or(job.submit))).min();
+            let last = chunk.iter().map(|job| job.end.unwrap_or(job.submit)).max();
+            let window = Window::new(first.unwrap_or(Epoch(0)), last.unwrap_or(Epoch(0)).plus(1));
+            let plain = question(cluster, window, &["-j", &ids], fields);
+            match separator {
+                None => plain,
+                Some(separator) => Argv::reading(
+                    Program::Sacct,
+                    plain.args().iter().map(|arg| match arg.starts_with("--delimiter=") {
+                        true => format!("--delimiter={separator}"),
+                        false => arg.clone(),
+                    }),
+                ),
+            }
+        })
+        .collect()
+}
+
+/// Reads labels by DBIndex. A line without the separator is the rest of a name with a line break, and no row; two rows
+/// of one key that differ are none.
+pub fn parse_labels(
+    answer: &[u8],
+    cluster: &ClusterName,
+    separator: Option<&str>,
+) -> BTreeMap<u64, JobLabel> {
+    let mut rejects = Rejects::default();
+    let mut found = ByKey::new();
+    let text = rows::text(answer);
+    let between = separator.map_or_else(|| char::from(SEPARATOR).to_string(), str::to_owned);
+    for line in text.split('\n') {
+        let parts: Vec<&str> = line.split(between.as_str()).collect();
+        let (named, dbindex, job_id, name) = match (parts.as_slice(), separator) {
+            ([named, dbindex, job_id], None) => (*named, *dbindex, *job_id, None),
+            ([named, dbindex, job_id, name], Some(_)) => {
+                (*named, *dbindex, *job_id, Some((*name).to_owned()))
+            }
+            _ => continue,
+        };
+        let Ok(key) = key(named.as_bytes(), dbindex.as_bytes(), cluster) else { continue };
+        let digits = job_id.find(|c: char| !c.is_ascii_digit()).unwrap_or(job_id.len());
+        let rest = &job_id[digits..];
+        let known = rest.is_empty() || rest.starts_with('_') || rest.starts_with('+');
+        if let Some(leader) = rows::number(&job_id.as_bytes()[..digits]).filter(|_| known) {
+            found.add(key.dbindex, JobLabel { leader, name }, line.as_bytes(), &mut rejects);
+        }
+    }
+    found.certain()
+}
+
 /// What is known of `jobs` at `edge`. A job that had not started by then needs no answer: it is 0 there.
 pub(super) fn suspended_of(
     jobs: &[JobRecord],
@@ -188,5 +255,29 @@ mod tests {
         assert_eq!(edges(0, 86_400), ("uts1000000".into(), "uts1000000".into()));
         assert_eq!(edges(0, 1_793_491_200), ("uts1000000".into(), "uts1793491200".into()));
         assert_eq!(edges(1_793_491_200, 1_793_494_800), ("uts1793491200".into(), "uts1793494800".into()));
+    }
+
+    fn cluster() -> ClusterName {
+        ClusterName::parse("lab").unwrap()
+    }
+
+    #[test]
+    fn labels_name_the_leader_of_arrays_and_heterogeneous_jobs() {
+        let answer =
+            b"lab\x1f1\x1f200_3\nlab\x1f2\x1f100+1\nlab\x1f3\x1f7\nother\x1f4\x1f8\nlab\x1f5\x1f9.batch\n";
+        let leaders: Vec<(u64, u64)> = parse_labels(answer, &cluster(), None)
+            .into_iter()
+            .map(|(key, label)| (key, label.leader))
+            .collect();
+        assert_eq!(leaders, [(1, 200), (2, 100), (3, 7)]);
+    }
+
+    #[test]
+    fn a_name_with_line_breaks_and_separators_is_no_row() {
+        let name = "x\nlab\x1f2\x1f7\x1fforged\nlab|2|7|forged";
+        let answer = format!("lab<s>1<s>5<s>{name}\nlab<s>2<s>6<s>honest\n");
+        let labels = parse_labels(answer.as_bytes(), &cluster(), Some("<s>"));
+        let shown: Vec<_> = labels.values().map(|label| (label.leader, label.name.as_deref())).collect();
+        assert_eq!(shown, [(5, Some("x")), (6, Some("honest"))]);
     }
 }

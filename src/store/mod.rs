@@ -12,6 +12,7 @@
 //!
 //! What fails: see [`StoreError`]. After [`Class::Corrupt`] nothing may be changed in Slurm any more.
 
+mod amie;
 mod columns;
 mod cursors;
 mod decisions;
@@ -35,6 +36,9 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
+pub use amie::{
+    AmieFailure, AmieFilter, AmieMade, AmieMark, AmieRow, AmieState, AmieSum, AmieWaiting, JobChange, Word,
+};
 pub use decisions::LoggedDecision;
 pub use error::{Class, StoreError};
 pub use held::HeldPlan;

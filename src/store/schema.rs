@@ -9,7 +9,7 @@ use rusqlite::Transaction;
 pub(super) const APPLICATION_ID: i64 = 0x5353_4131;
 
 /// Every step. The n-th (from 1) brings a file from `user_version` n - 1 to n.
-const STEPS: [&str; 2] = [FIRST, REPORTS];
+const STEPS: [&str; 3] = [FIRST, REPORTS, AMIE];
 
 /// The newest schema this program knows.
 pub(super) const NEWEST: i64 = STEPS.len() as i64;
@@ -204,6 +204,71 @@ CREATE TABLE reports (
     at INTEGER NOT NULL,
     body TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+";
+
+/// The ledger of AMIE records: one row per kind, resource, LocalRecordID and version; `newest` is 1 for the version that
+/// holds. Compute records that waited in the outbox are made again from the jobs, under the same ids.
+const AMIE: &str = "
+CREATE TABLE amie_records (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    resource TEXT NOT NULL,
+    local_record_id TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    newest INTEGER NOT NULL,
+    cluster TEXT,
+    dbindex INTEGER,
+    project TEXT NOT NULL,
+    username TEXT NOT NULL,
+    happened INTEGER NOT NULL,
+    made INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'sent', 'accepted', 'loaded', 'failed', 'superseded')),
+    not_before INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    sent INTEGER,
+    accepted INTEGER,
+    settled INTEGER,
+    loaded_charge TEXT,
+    error TEXT NOT NULL DEFAULT '',
+    cleared INTEGER,
+    body TEXT NOT NULL,
+    UNIQUE (local_record_id, resource, kind, version)
+) STRICT;
+CREATE UNIQUE INDEX amie_newest ON amie_records (local_record_id, resource, kind) WHERE newest = 1;
+CREATE INDEX amie_job ON amie_records (cluster, dbindex) WHERE newest = 1 AND dbindex IS NOT NULL;
+CREATE INDEX amie_due ON amie_records (kind, not_before) WHERE newest = 1 AND state IN ('pending', 'sent');
+CREATE INDEX amie_open ON amie_records (state) WHERE newest = 1 AND state IN ('accepted', 'failed');
+CREATE INDEX amie_happened ON amie_records (happened) WHERE newest = 1;
+
+CREATE TABLE amie_waiting (
+    cluster TEXT NOT NULL,
+    dbindex INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    what TEXT NOT NULL,
+    ended INTEGER,
+    PRIMARY KEY (cluster, dbindex)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE amie_failures (
+    failed_record_id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    resource TEXT NOT NULL,
+    local_record_id TEXT NOT NULL,
+    error TEXT NOT NULL,
+    seen INTEGER NOT NULL,
+    body TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE amie_words (
+    id TEXT PRIMARY KEY,
+    at INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    outcome TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+DELETE FROM outbox WHERE kind = 'amie_compute';
+DELETE FROM delivered WHERE kind = 'amie_compute';
+DELETE FROM cursors WHERE name LIKE 'amie:%';
 ";
 
 /// Takes a file from `found` to [`NEWEST`], inside the caller's transaction.

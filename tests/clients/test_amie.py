@@ -13,6 +13,10 @@ Broken in amieclient 0.4.0, and therefore checked on the wire:
 
 import datetime
 import json
+import os
+import pathlib
+import subprocess
+import tempfile
 
 from amieclient.client import UsageClient
 from amieclient.usage import AdjustmentUsageRecord, ComputeUsageRecord, StorageUsageRecord, UsageResponseError
@@ -207,6 +211,35 @@ def test_a_message_over_the_limit_is_refused_whole():
             except Exception as error:
                 assert "413" in str(error)
         assert server.state()["amie"]["loaded"] == []
+
+
+def test_records_sent_by_the_agent_parse_into_the_clients_classes():
+    binary = os.environ["SITE_AGENT_BIN"]
+    with tempfile.TemporaryDirectory() as directory:
+        command = [binary, "--emulator", "--emulator-state", directory]
+        subprocess.run([*command, "--evaluate-now"], capture_output=True, check=False)
+        adjust = ["amie", "adjust", "--type", "refund", "--for"]
+        listed = subprocess.run([*command, "--json", "amie", "records"], capture_output=True, text=True, check=True)
+        first = json.loads(listed.stdout)[0]["record"]["local_record_id"]
+        said = subprocess.run([*command, *adjust, first, "--comment", "n\u00f8de", "--yes"], capture_output=True)
+        assert said.returncode == 0, said.stderr
+        subprocess.run([*command, "amie", "send"], capture_output=True, check=True)
+        state = json.loads((pathlib.Path(directory) / "central.json").read_text())
+    loaded = state["amie"]["loaded"]
+    assert sorted(row["usage_type"] for row in loaded) == ["Adjustment", "Compute", "Compute", "Compute"]
+    for row in loaded:
+        record = row["record"]
+        if row["usage_type"] == "Compute":
+            read = ComputeUsageRecord.from_dict(record)
+            # The class keeps its attributes only in what it prints, NodeCount among them.
+            assert str(read.as_dict()["Attributes"]["NodeCount"]) == str(record["Attributes"]["NodeCount"])
+            assert (read.start_time, read.end_time) == (record["StartTime"], record["EndTime"])
+        else:
+            read = AdjustmentUsageRecord.from_dict(record)
+            assert (read.adjustment_type, read.comment) == ("refund", "n\u00f8de")
+        assert (read.username, read.local_project_id, read.local_record_id, read.resource, read.charge) == tuple(
+            record[name] for name in ("Username", "LocalProjectID", "LocalRecordID", "Resource", "Charge")
+        )
 
 
 if __name__ == "__main__":

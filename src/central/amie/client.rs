@@ -10,13 +10,13 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::batch::{fitting, message};
-use super::wire::{self, FailedRecord, LoadedRecord, StatusRow, compute_json};
+use super::wire::{self, FailedRecord, LoadedRecord, StatusRow, record_json};
 use crate::central::Surroundings;
 use crate::central::error::{CentralError, Place};
 use crate::central::http::{Answer, Call, Http, HttpSettings, base_url};
 use crate::central::retry::Repeat;
+use crate::core::amie::{Kind, Record};
 use crate::core::name::SourceName;
-use crate::core::report::ComputeRecord;
 use crate::core::time::Epoch;
 
 /// How often one call takes a refused message apart to find the records that are to blame. 10 halvings find one bad
@@ -94,6 +94,7 @@ impl fmt::Debug for AmieClient {
 
 /// The records of one call on their way to a decision.
 struct Sending {
+    kind: Kind,
     ids: Vec<String>,
     records: Vec<String>,
     /// Groups of records, in order; a group never shares a message with another.
@@ -135,15 +136,16 @@ impl AmieClient {
         &self.http
     }
 
-    /// Sends Compute records in as few messages as the limits allow. A record sent again under its id replaces the
+    /// Sends records, all of one kind, in as few messages as the limits allow. A record sent again under its id replaces the
     /// earlier one, so undecided records are simply sent again.
     ///
     /// A message that is too large (413) is halved, and so are all later ones. A message that is refused as a whole
     /// (400, 422), or whose refused records cannot be told, is taken apart until the records to blame stand alone.
-    pub async fn post_compute(&self, records: &[ComputeRecord]) -> BatchReply {
+    pub async fn post(&self, kind: Kind, records: &[Record]) -> BatchReply {
         let mut sending = Sending {
+            kind,
             ids: records.iter().map(|record| record.local_record_id.clone()).collect(),
-            records: records.iter().map(compute_json).collect(),
+            records: records.iter().map(record_json).collect(),
             todo: VecDeque::from([(0..records.len()).collect()]),
             bytes_max: self.batch_bytes_max,
             splits: 0,
@@ -152,7 +154,7 @@ impl AmieClient {
             reply: BatchReply::default(),
         };
         while let Some(batch) = sending.next_batch(self.batch_records_max) {
-            let body = message(batch.iter().map(|at| sending.records[*at].as_str()));
+            let body = message(kind, batch.iter().map(|at| sending.records[*at].as_str()));
             let bytes = body.len();
             sending.reply.messages += 1;
             let answer = self.http.send(Call::send(Method::POST, "usage/", body, Repeat::Absolute)).await;
@@ -210,17 +212,19 @@ impl AmieClient {
 
     /// Records loaded since an instant; `None` where the server is too old to tell.
     ///
-    /// Parameter names (`MinLoadedTime`, `Limit`, `Offset`) follow those of usage/status and a public client's fork;
-    /// they were read, not tried on the production server.
+    /// Two ways of paging are known, by number (`Page`, `PageSize`, `NextPage`) and by place (`Limit`, `Offset`); the
+    /// first question is meaningful to both, and the answer tells which it is. Names of parameters were read, not tried on
+    /// the production server, so a server that follows neither is asked on until a page brings nothing new.
     pub async fn loaded(&self, since: Epoch) -> Result<Option<Vec<LoadedRecord>>, CentralError> {
-        let mut records: BTreeMap<String, LoadedRecord> = BTreeMap::new();
+        let mut records: BTreeMap<(String, String, String), LoadedRecord> = BTreeMap::new();
         let mut unique = BTreeSet::new();
+        let (mut offset, mut page_number) = (0_usize, None::<usize>);
         for page in 0..LOADED_PAGES_MAX {
-            let query = [
-                ("MinLoadedTime", since.to_string()),
-                ("Limit", LOADED_PAGE.to_string()),
-                ("Offset", (page * LOADED_PAGE).to_string()),
-            ];
+            let mut query = vec![("MinLoadedTime", since.to_string()), ("PageSize", LOADED_PAGE.to_string())];
+            match page_number {
+                Some(number) => query.push(("Page", number.to_string())),
+                None => query.extend([("Limit", LOADED_PAGE.to_string()), ("Offset", offset.to_string())]),
+            }
             let answer = match self.http.send(Call::get("usage/loaded", &query)).await {
                 Ok(answer) => answer,
                 Err(CentralError::WrongAddress { .. } | CentralError::Refused { status: 404 | 405, .. })
@@ -230,18 +234,30 @@ impl AmieClient {
                 }
                 Err(error) => return Err(error),
             };
-            let found = wire::loaded_records(&answer.json()?).map_err(|misfit| answer.wrong_shape(misfit))?;
-            let full = found.len() >= LOADED_PAGE;
+            let found = wire::loaded_page(&answer.json()?).map_err(|misfit| answer.wrong_shape(misfit))?;
+            let full = found.records.len() >= LOADED_PAGE;
             let before = unique.len();
-            for record in found {
+            offset += found.records.len();
+            for record in found.records {
+                let key =
+                    (record.usage_type.clone(), record.resource.clone(), record.local_record_id.clone());
                 // A record restated in between is loaded twice; the later row holds.
-                unique.insert((record.local_record_id.clone(), record.loaded));
-                records.insert(record.local_record_id.clone(), record);
+                unique.insert((key.clone(), record.loaded));
+                records.insert(key, record);
             }
-            if !full {
+            let nothing_new = unique.len() == before;
+            let last = match (found.next_page, found.total) {
+                (Some(next), _) => {
+                    page_number = next;
+                    next.is_none()
+                }
+                (None, Some(total)) => offset >= total || nothing_new,
+                (None, None) => !full && nothing_new,
+            };
+            if last {
                 return Ok(Some(records.into_values().collect()));
             }
-            if unique.len() == before {
+            if nothing_new {
                 let what = "a full page repeats the one before".to_owned();
                 return Err(CentralError::ListChanged { place: answer.place, what });
             }
@@ -268,8 +284,12 @@ impl Sending {
             if group.is_empty() {
                 continue;
             }
-            let count =
-                fitting(group.iter().map(|at| self.records[*at].as_str()), self.bytes_max, records_max);
+            let count = fitting(
+                self.kind,
+                group.iter().map(|at| self.records[*at].as_str()),
+                self.bytes_max,
+                records_max,
+            );
             let batch = group.drain(..count).collect();
             self.todo.push_front(group);
             return Some(batch);

@@ -7,6 +7,6 @@ mod batch;
 mod client;
 pub mod wire;
 
-pub use batch::compute_messages;
+pub use batch::messages;
 pub use client::{AmieClient, AmieSettings, BatchReply, Rejection};
-pub use wire::{FailedRecord, LoadedRecord, StatusError, StatusRow};
+pub use wire::{FailedRecord, LoadedRecord, StatusError, StatusRow, record_json};

@@ -5,45 +5,88 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::central::shape::{Fields, Misfit, shown};
+use crate::core::amie::{Detail, Record};
 use crate::core::exact::Exact;
-use crate::core::report::ComputeRecord;
+
 use crate::core::time::Epoch;
 
-/// The kind of our messages. A message holds records of one kind only.
-pub(super) const COMPUTE: &str = "Compute";
-
-/// One Compute record as on the wire; absent parts are left out, never sent as null.
+/// One record of any kind as on the wire; absent parts are left out, never sent as null.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Compute<'a> {
+struct Wire<'a> {
     username: &'a str,
     #[serde(rename = "LocalProjectID")]
     local_project_id: &'a str,
     #[serde(rename = "LocalRecordID")]
     local_record_id: &'a str,
     resource: &'a str,
-    submit_time: String,
-    start_time: String,
-    end_time: String,
     charge: &'a str,
-    attributes: Attributes<'a>,
-    #[serde(rename = "ParentRecordID", skip_serializing_if = "Option::is_none")]
-    parent_record_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     local_reference: Option<&'a str>,
+    #[serde(flatten)]
+    detail: WireDetail<'a>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged, rename_all_fields = "PascalCase")]
+enum WireDetail<'a> {
+    Compute {
+        submit_time: String,
+        start_time: String,
+        end_time: String,
+        attributes: ComputeAttributes<'a>,
+        #[serde(rename = "ParentRecordID", skip_serializing_if = "Option::is_none")]
+        parent_record_id: Option<&'a str>,
+    },
+    Storage {
+        collection_time: String,
+        attributes: StorageAttributes<'a>,
+    },
+    Adjustment {
+        adjustment_type: &'a str,
+        start_time: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        comment: Option<&'a str>,
+    },
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Attributes<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    node_count: Option<u64>,
+struct ComputeAttributes<'a> {
+    node_count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu_core_count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     queue: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct StorageAttributes<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_read: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_stored: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_written: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    collection_interval: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files_read: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files_written: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    media_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system_copies: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_copies: Option<u64>,
 }
 
 /// ISO 8601 in UTC with the offset written out, `2026-11-22T06:00:00+00:00`: readers older than Python 3.11 do not
@@ -55,28 +98,51 @@ fn iso(instant: Epoch) -> String {
     }
 }
 
-/// The exact JSON of one Compute record.
-pub fn compute_json(record: &ComputeRecord) -> String {
-    let some = |text: &'_ str| (!text.is_empty()).then(|| text.to_owned());
-    let local_reference = some(&record.local_reference);
-    let queue = some(&record.queue);
-    let wire = Compute {
+/// The exact JSON of one record.
+pub fn record_json(record: &Record) -> String {
+    let detail = match &record.detail {
+        Detail::Compute(compute) => WireDetail::Compute {
+            submit_time: iso(compute.submit),
+            start_time: iso(compute.start),
+            end_time: iso(compute.end),
+            attributes: ComputeAttributes {
+                node_count: compute.nodes,
+                cpu_core_count: compute.cpus,
+                job_name: compute.job_name.as_deref(),
+                memory: compute.mem_mb.map(|mb| format!("{mb}MB")),
+                queue: Some(compute.queue.as_str()).filter(|queue| !queue.is_empty()),
+            },
+            parent_record_id: compute.parent_record_id.as_deref(),
+        },
+        Detail::Storage(storage) => WireDetail::Storage {
+            collection_time: iso(storage.collected),
+            attributes: StorageAttributes {
+                bytes_read: storage.bytes_read,
+                bytes_stored: storage.bytes_stored,
+                bytes_written: storage.bytes_written,
+                collection_interval: storage.interval_days,
+                file_count: storage.file_count,
+                files_read: storage.files_read,
+                files_written: storage.files_written,
+                media_type: storage.media_type.as_deref(),
+                system_copies: storage.system_copies,
+                user_copies: storage.user_copies,
+            },
+        },
+        Detail::Adjustment(adjustment) => WireDetail::Adjustment {
+            adjustment_type: adjustment.adjustment_type.as_str(),
+            start_time: iso(adjustment.start),
+            comment: adjustment.comment.as_deref(),
+        },
+    };
+    let wire = Wire {
         username: &record.username,
         local_project_id: &record.local_project_id,
         local_record_id: &record.local_record_id,
         resource: &record.resource,
-        submit_time: iso(record.submit),
-        start_time: iso(record.start),
-        end_time: iso(record.end),
         charge: &record.charge,
-        attributes: Attributes {
-            node_count: record.nodes,
-            cpu_core_count: record.cpus,
-            memory: record.mem_mb.map(|mb| format!("{mb}MB")),
-            queue: queue.as_deref(),
-        },
-        parent_record_id: record.parent_record_id.as_deref(),
-        local_reference: local_reference.as_deref(),
+        local_reference: Some(record.local_reference.as_str()).filter(|text| !text.is_empty()),
+        detail,
     };
     serde_json::to_string(&wire).expect("texts and numbers always serialize")
 }
@@ -116,8 +182,16 @@ pub struct FailedRecord {
     pub failed_record_id: String,
     /// Our id, where the server repeats it.
     pub local_record_id: Option<String>,
-    /// `Compute`, `Storage`, `Adjustment`.
+    /// `Compute`, `Storage`, `Adjustment`; empty where the server does not say.
     pub usage_type: String,
+    /// AMIE resource; empty where the server does not repeat it.
+    pub resource: String,
+    /// Charge as sent, where the server repeats it.
+    pub charge: Option<Exact>,
+    /// Project as sent, where the server repeats it.
+    pub local_project_id: Option<String>,
+    /// Person as sent, where the server repeats it.
+    pub username: Option<String>,
     /// Why.
     pub error: String,
     /// The whole row.
@@ -140,6 +214,10 @@ pub(super) fn failed_records(answer: &Value) -> Result<Vec<FailedRecord>, Misfit
                 .ok_or_else(|| Misfit::new("FailedRecordID", "is missing"))?,
             local_record_id: fields.id("LocalRecordID")?,
             usage_type: fields.text("UsageType")?.unwrap_or_default().to_owned(),
+            resource: fields.text("Resource")?.unwrap_or_default().to_owned(),
+            charge: fields.number("Charge")?,
+            local_project_id: fields.text("LocalProjectID")?.map(str::to_owned),
+            username: fields.text("Username")?.map(str::to_owned),
             error: error_text(fields),
             raw: row.clone(),
         })
@@ -217,8 +295,14 @@ fn status_row(row: &Value) -> Result<StatusRow, Misfit> {
 pub struct LoadedRecord {
     /// Our id.
     pub local_record_id: String,
-    /// AMIE resource.
+    /// `Compute`, `Storage`, `Adjustment`; empty where the server does not say.
+    pub usage_type: String,
+    /// AMIE resource; empty where the server does not say.
     pub resource: String,
+    /// Project, where the server says.
+    pub local_project_id: Option<String>,
+    /// Person, where the server says.
+    pub username: Option<String>,
     /// Charge as loaded; the server may keep fewer digits than were sent.
     pub charge: Option<Exact>,
     /// When it was loaded.
@@ -227,30 +311,57 @@ pub struct LoadedRecord {
     pub raw: Value,
 }
 
-/// The records of one page of usage/loaded: a plain list, or a list under `LoadedRecords` or `Records`.
-pub(super) fn loaded_records(answer: &Value) -> Result<Vec<LoadedRecord>, Misfit> {
+/// One page of usage/loaded.
+#[derive(Debug)]
+pub(super) struct LoadedPage {
+    /// Its records.
+    pub(super) records: Vec<LoadedRecord>,
+    /// Number of the next page, where the server pages by number; `Some(None)`: this was the last.
+    pub(super) next_page: Option<Option<usize>>,
+    /// How many there are on all pages, where the server says.
+    pub(super) total: Option<usize>,
+}
+
+/// A page of usage/loaded: a plain list, or a list under `LoadedRecords` or `Records` with or without `NextPage` and
+/// `TotalRecords`.
+pub(super) fn loaded_page(answer: &Value) -> Result<LoadedPage, Misfit> {
+    let mut page = LoadedPage { records: Vec::new(), next_page: None, total: None };
     let rows = match answer {
         Value::Array(rows) => rows,
         other => {
             let fields = Fields::of(other)?;
+            let whole = |name: &str| {
+                let number = fields.value(name).and_then(Value::as_u64);
+                number.and_then(|number| usize::try_from(number).ok())
+            };
+            page.next_page = fields.value("NextPage").map(|_| whole("NextPage"));
+            if other.get("NextPage").is_some_and(Value::is_null) {
+                page.next_page = Some(None);
+            }
+            page.total = whole("TotalRecords");
             match (fields.list("LoadedRecords")?, fields.list("Records")?) {
                 (Some(rows), _) | (None, Some(rows)) => rows,
                 (None, None) => return Err(Misfit::new("LoadedRecords", "is missing")),
             }
         }
     };
-    rows.iter()
+    page.records = rows
+        .iter()
         .map(|row| {
             let fields = Fields::of(row)?;
             Ok(LoadedRecord {
                 local_record_id: fields
                     .id("LocalRecordID")?
                     .ok_or_else(|| Misfit::new("LocalRecordID", "is missing"))?,
+                usage_type: fields.text("UsageType")?.unwrap_or_default().to_owned(),
                 resource: fields.text("Resource")?.unwrap_or_default().to_owned(),
+                local_project_id: fields.text("LocalProjectID")?.map(str::to_owned),
+                username: fields.text("Username")?.map(str::to_owned),
                 charge: fields.number("Charge")?,
                 loaded: fields.instant("LoadedTime")?,
                 raw: row.clone(),
             })
         })
-        .collect()
+        .collect::<Result<_, Misfit>>()?;
+    Ok(page)
 }

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::central::amie::{AmieClient, AmieSettings, BatchReply, compute_messages};
+use crate::central::amie::{AmieClient, AmieSettings, BatchReply, messages};
 use crate::central::{CentralError, Class};
-use crate::core::report::ComputeRecord;
+use crate::core::amie::{Compute, Detail, Kind, Record};
 
 const BIG: usize = 192 * 1024;
 
@@ -33,26 +33,33 @@ fn client(server: &Server) -> AmieClient {
     client_with(server, BIG, 1000)
 }
 
-fn record(number: usize) -> ComputeRecord {
-    ComputeRecord {
+fn record(number: usize) -> Record {
+    Record {
         local_record_id: format!("alpha-{number}"),
         username: "ada".into(),
         local_project_id: "TG-BIO42".into(),
         resource: "alpha.example.org".into(),
         charge: "12.50".into(),
         local_reference: format!("alpha/{number}"),
+        detail: Detail::Compute(compute()),
+    }
+}
+
+fn compute() -> Compute {
+    Compute {
         parent_record_id: None,
         submit: Epoch(1_795_323_600),
         start: Epoch(1_795_324_200),
         end: Epoch(1_795_326_000),
-        nodes: Some(2),
+        nodes: 2,
         cpus: Some(64),
         mem_mb: Some(131_072),
         queue: "gpu".into(),
+        job_name: None,
     }
 }
 
-fn records(count: usize) -> Vec<ComputeRecord> {
+fn records(count: usize) -> Vec<Record> {
     (0..count).map(record).collect()
 }
 
@@ -82,19 +89,18 @@ fn conserved(reply: &BatchReply, count: usize) {
 
 #[test]
 fn the_message_is_exactly_the_documented_one() {
-    let full = ComputeRecord { parent_record_id: Some("alpha-16".into()), ..record(17) };
-    let bare = ComputeRecord {
+    let full = Compute { parent_record_id: Some("alpha-16".into()), ..compute() };
+    let full = Record { detail: Detail::Compute(full), ..record(17) };
+    let bare = Compute { nodes: 1, cpus: None, mem_mb: None, queue: String::new(), ..compute() };
+    let bare = Record {
         username: "ödön \"x\"".into(),
         charge: "0.01".into(),
         local_reference: String::new(),
-        nodes: None,
-        cpus: None,
-        mem_mb: None,
-        queue: String::new(),
+        detail: Detail::Compute(bare),
         ..record(18)
     };
-    assert_eq!(compute_messages(&[full, bare], BIG, 1000), [fixture("amie/message.json").trim_end()]);
-    assert!(compute_messages(&[], BIG, 1000).is_empty());
+    assert_eq!(messages(&[full, bare], BIG, 1000), [fixture("amie/message.json").trim_end()]);
+    assert!(messages(&[], BIG, 1000).is_empty());
 }
 
 proptest! {
@@ -105,9 +111,9 @@ proptest! {
         records_max in 1usize..200,
     ) {
         let records: Vec<_> = names.iter().enumerate()
-            .map(|(n, name)| ComputeRecord { username: name.clone(), ..record(n) })
+            .map(|(n, name)| Record { username: name.clone(), ..record(n) })
             .collect();
-        let messages = compute_messages(&records, bytes_max, records_max);
+        let messages = messages(&records, bytes_max, records_max);
         let mut sent = Vec::new();
         for (place, message) in messages.iter().enumerate() {
             let parsed: Value = serde_json::from_str(message).unwrap();
@@ -124,11 +130,11 @@ proptest! {
 
 #[test]
 fn the_documented_cap_and_the_current_one_are_held_at_ninety_percent_filling() {
-    let records: Vec<_> = (0..20_000)
-        .map(|n| ComputeRecord { username: format!("Æthelþryð-{}", "ø".repeat(n % 90)), ..record(n) })
+    let records: Vec<_> = (0..100_000)
+        .map(|n| Record { username: format!("Æthelþryð-{}", "ø".repeat(n % 90)), ..record(n) })
         .collect();
     for cap in [768 * 1024, 256_000, BIG] {
-        let messages = compute_messages(&records, cap, 1_000_000);
+        let messages = messages(&records, cap, 1_000_000);
         assert!(messages.iter().all(|message| message.len() <= cap));
         let (_, full) = messages.split_last().unwrap();
         assert!(full.len() > 5 && full.iter().all(|message| message.len() * 10 >= cap * 9));
@@ -139,7 +145,7 @@ fn the_documented_cap_and_the_current_one_are_held_at_ninety_percent_filling() {
 async fn records_go_out_in_one_message_and_the_refused_ones_are_told_by_id() {
     let answer = fixture("amie/send-reply.json");
     let server = Server::start(move |_, _| json(200, "", &answer)).await;
-    let reply = client(&server).post_compute(&[record(17), record(18)]).await;
+    let reply = client(&server).post(Kind::Compute, &[record(17), record(18)]).await;
     conserved(&reply, 2);
     assert_eq!(reply.accepted, ["alpha-17"]);
     assert_eq!(rejected(&reply), BTreeMap::from([("alpha-18", "Username is required")]));
@@ -149,13 +155,13 @@ async fn records_go_out_in_one_message_and_the_refused_ones_are_told_by_id() {
         seen[0].headers.contains(&format!("xa-api-key: {SECRET}"))
             && seen[0].headers.contains("xa-site: SITE")
     );
-    assert_eq!(seen[0].body, compute_messages(&[record(17), record(18)], BIG, 1000)[0]);
+    assert_eq!(seen[0].body, messages(&[record(17), record(18)], BIG, 1000)[0]);
 }
 
 #[tokio::test]
 async fn an_answer_of_202_without_a_body_accepts_all() {
     let server = Server::start(|_, _| raw(202, "", b"")).await;
-    let reply = client(&server).post_compute(&records(3)).await;
+    let reply = client(&server).post(Kind::Compute, &records(3)).await;
     conserved(&reply, 3);
     assert_eq!(reply.accepted.len(), 3);
 }
@@ -163,18 +169,18 @@ async fn an_answer_of_202_without_a_body_accepts_all() {
 #[tokio::test]
 async fn nothing_to_send_sends_nothing() {
     let server = Server::start(|_, _| taken()).await;
-    let reply = client(&server).post_compute(&[]).await;
+    let reply = client(&server).post(Kind::Compute, &[]).await;
     conserved(&reply, 0);
     assert_eq!(server.seen().len(), 0);
 }
 
 #[tokio::test]
 async fn a_message_that_is_too_large_is_halved_and_so_are_the_later_ones() {
-    let size = |count| compute_messages(&records(count), usize::MAX, 1000)[0].len();
+    let size = |count| messages(&records(count), usize::MAX, 1000)[0].len();
     let limit = size(30);
     let server =
         Server::start(move |_, seen| if seen.body.len() > limit { raw(413, "", b"") } else { taken() }).await;
-    let reply = client_with(&server, size(100), 1000).post_compute(&records(200)).await;
+    let reply = client_with(&server, size(100), 1000).post(Kind::Compute, &records(200)).await;
     conserved(&reply, 200);
     assert_eq!(reply.accepted.len(), 200);
     let refused = server.seen().iter().filter(|seen| seen.body.len() > limit).count();
@@ -184,7 +190,7 @@ async fn a_message_that_is_too_large_is_halved_and_so_are_the_later_ones() {
         Server::start(|_, seen| if seen.body.contains("huge") { raw(413, "", b"") } else { taken() }).await;
     let mut some = records(8);
     some[3].username = "huge".into();
-    let reply = client(&server).post_compute(&some).await;
+    let reply = client(&server).post(Kind::Compute, &some).await;
     conserved(&reply, 8);
     assert_eq!(rejected(&reply).keys().collect::<Vec<_>>(), [&"alpha-3"]);
 }
@@ -199,7 +205,7 @@ async fn a_message_refused_as_a_whole_is_taken_apart_until_the_bad_record_stands
     let mut some = records(64);
     some[20].charge = "bad".into();
     some[21].charge = "bad".into();
-    let reply = client(&server).post_compute(&some).await;
+    let reply = client(&server).post(Kind::Compute, &some).await;
     conserved(&reply, 64);
     assert_eq!(rejected(&reply).keys().collect::<Vec<_>>(), [&"alpha-20", &"alpha-21"]);
     assert!(reply.rejected[0].error.contains("Charge is not a number"));
@@ -209,7 +215,7 @@ async fn a_message_refused_as_a_whole_is_taken_apart_until_the_bad_record_stands
 async fn a_server_that_refuses_everything_for_one_reason_costs_no_record() {
     for count in [2, 1000] {
         let server = Server::start(|_, _| json(400, "", r#"{"error": "unknown site"}"#)).await;
-        let reply = client(&server).post_compute(&records(count)).await;
+        let reply = client(&server).post(Kind::Compute, &records(count)).await;
         conserved(&reply, count);
         assert_eq!(reply.undecided.len(), count);
         assert!(reply.stopped_by.unwrap().to_string().contains("unknown site"));
@@ -217,7 +223,7 @@ async fn a_server_that_refuses_everything_for_one_reason_costs_no_record() {
     }
     // One record alone: there is nothing to compare it with, so the server is believed.
     let server = Server::start(|_, _| json(400, "", r#"{"error": "no"}"#)).await;
-    let reply = client(&server).post_compute(&records(1)).await;
+    let reply = client(&server).post(Kind::Compute, &records(1)).await;
     conserved(&reply, 1);
     assert_eq!(reply.rejected.len(), 1);
 }
@@ -234,7 +240,7 @@ async fn refused_records_that_are_not_in_the_message_are_found_by_taking_it_apar
         false => taken(),
     })
     .await;
-    let reply = client(&server).post_compute(&records(8)).await;
+    let reply = client(&server).post(Kind::Compute, &records(8)).await;
     conserved(&reply, 8);
     assert_eq!(rejected(&reply), BTreeMap::from([("alpha-5", "odd")]));
 }
@@ -246,7 +252,7 @@ async fn an_outage_in_the_middle_leaves_the_rest_undecided() {
         false => taken(),
     })
     .await;
-    let reply = client_with(&server, BIG, 10).post_compute(&records(50)).await;
+    let reply = client_with(&server, BIG, 10).post(Kind::Compute, &records(50)).await;
     conserved(&reply, 50);
     assert_eq!(reply.accepted.len(), 20);
     assert_eq!(reply.stopped_by.unwrap().class(), Class::Transient);
@@ -256,14 +262,14 @@ async fn an_outage_in_the_middle_leaves_the_rest_undecided() {
 async fn an_answer_that_is_not_understood_decides_nothing() {
     for body in ["<html>queued</html>", "[]", "5", r#"{"ValidationFailedRecords": "none"}"#] {
         let server = Server::start(move |_, _| json(200, "", body)).await;
-        let reply = client(&server).post_compute(&records(3)).await;
+        let reply = client(&server).post(Kind::Compute, &records(3)).await;
         conserved(&reply, 3);
         assert_eq!(reply.undecided.len(), 3);
         assert_eq!(reply.stopped_by.unwrap().class(), Class::Corrupt, "{body}");
     }
     for status in [401, 403] {
         let server = Server::start(move |_, _| json(status, "", r#"{"error": "key"}"#)).await;
-        let reply = client(&server).post_compute(&records(3)).await;
+        let reply = client(&server).post(Kind::Compute, &records(3)).await;
         conserved(&reply, 3);
         assert_eq!(reply.stopped_by.unwrap().class(), Class::Misconfigured);
     }
@@ -273,8 +279,9 @@ async fn an_answer_that_is_not_understood_decides_nothing() {
 async fn a_hostile_text_changes_no_other_field() {
     let server = Server::start(|_, _| taken()).await;
     let hostile = "x\",\"Charge\":\"0\",\"LocalProjectID\":\"other\n\u{0}\\";
-    let odd = ComputeRecord { username: hostile.into(), queue: hostile.into(), ..record(1) };
-    client(&server).post_compute(&[odd]).await;
+    let detail = Compute { queue: hostile.into(), job_name: Some(hostile.into()), ..compute() };
+    let odd = Record { username: hostile.into(), detail: Detail::Compute(detail), ..record(1) };
+    client(&server).post(Kind::Compute, &[odd]).await;
     let row = server.seen()[0].json()["Records"][0].clone();
     assert_eq!(
         (&row["Username"], &row["Charge"], &row["LocalProjectID"]),

@@ -7,7 +7,7 @@ use super::super::{SecretSource, default_components, emulator_defaults, parse};
 use super::{EXAMPLE, REQUIRED, good};
 
 /// Tables whose keys are the site's own; their entries are examples, not defaults.
-const SITES_OWN: [&str; 4] = ["components", "amie.projects", "amie.users", "amie.resources"];
+const SITES_OWN: [&str; 5] = ["components", "amie.projects", "amie.users", "amie.resources", "amie.patterns"];
 
 /// One `key = value` line of the example with its table.
 struct Line {
@@ -70,8 +70,13 @@ fn every_commented_key_of_the_example_shows_the_default() {
         "allocation.account",
         "allocation.limits",
         "amie.key_credential",
+        "amie.maintenance.from",
+        "amie.maintenance.until",
         "amie.resource",
         "amie.site",
+        "amie.storage.file",
+        "amie.storage.format",
+        "amie.storage.resource",
         "cluster.name",
         "source.kind",
         "source.name",
@@ -116,6 +121,9 @@ fn every_key_that_is_read_stands_in_the_example() {
         "accounts",
         "allocation",
         "amie",
+        "amie.charge",
+        "amie.maintenance",
+        "amie.storage",
         "cluster",
         "components.cpu",
         "limits",

@@ -256,7 +256,7 @@ fn only_the_kind_that_is_asked_for_is_handed_out() {
     let place = Place::new();
     let mut store = place.open();
     store.enqueue(&usage("a", 1), Epoch(1)).unwrap();
-    assert_eq!(store.acquire(MessageKind::AmieCompute, Epoch(2), 9).unwrap(), []);
+    assert_eq!(store.acquire(MessageKind::CommandResult, Epoch(2), 9).unwrap(), []);
     assert_eq!(store.acquire(MessageKind::ComponentUsage, Epoch(2), 0).unwrap(), []);
     assert_eq!(acquire(&mut store, 2).len(), 1);
 }

@@ -158,7 +158,7 @@ fn readers_see_what_is_committed_beside_a_writer_and_cannot_write() {
     assert_eq!(jobs_in(&reader, 0, 5000).len(), 2);
 
     let put = reader.put_success("poll", Epoch(1)).unwrap_err();
-    let acquire = reader.acquire(MessageKind::AmieCompute, Epoch(1), 1).unwrap_err();
+    let acquire = reader.acquire(MessageKind::ComponentUsage, Epoch(1), 1).unwrap_err();
     for error in [put, acquire] {
         assert!(matches!(error, StoreError::ReadOnly { .. }), "{error}");
         assert_eq!(error.class(), Class::Refused);
@@ -396,7 +396,11 @@ fn a_store_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_it() {
     put(&mut store, &[job(1, 100, Some(200))]);
     drop(store);
     let conn = rusqlite::Connection::open(&place.path).unwrap();
-    conn.execute_batch("DROP TABLE reports; PRAGMA user_version = 1").unwrap();
+    conn.execute_batch(
+        "DROP TABLE reports; DROP TABLE amie_records; DROP TABLE amie_waiting; DROP TABLE amie_failures; \
+             DROP TABLE amie_words; PRAGMA user_version = 1",
+    )
+    .unwrap();
     drop(conn);
     assert!(matches!(Store::open_reader(&place.path).unwrap_err(), StoreError::Older { found: 1, .. }));
     let mut store = place.open();

@@ -17,6 +17,7 @@ pub mod period;
 pub mod plan;
 pub mod policy;
 pub mod preview;
+pub mod quota;
 pub mod report;
 pub mod time;
 pub mod tres;

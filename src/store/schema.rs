@@ -9,7 +9,7 @@ use rusqlite::Transaction;
 pub(super) const APPLICATION_ID: i64 = 0x5353_4131;
 
 /// Every step. The n-th (from 1) brings a file from `user_version` n - 1 to n.
-const STEPS: [&str; 3] = [FIRST, REPORTS, AMIE];
+const STEPS: [&str; 4] = [FIRST, REPORTS, AMIE, SOURCE_QUOTAS];
 
 /// The newest schema this program knows.
 pub(super) const NEWEST: i64 = STEPS.len() as i64;
@@ -269,6 +269,16 @@ CREATE TABLE amie_words (
 DELETE FROM outbox WHERE kind = 'amie_compute';
 DELETE FROM delivered WHERE kind = 'amie_compute';
 DELETE FROM cursors WHERE name LIKE 'amie:%';
+";
+
+/// Quotas, beside the snapshots of policies and allocations.
+const SOURCE_QUOTAS: &str = "
+CREATE TABLE source_quotas (
+    source TEXT PRIMARY KEY,
+    since INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    body TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Takes a file from `found` to [`NEWEST`], inside the caller's transaction.

@@ -151,18 +151,18 @@ async fn changes(
             waits: None,
         };
         // Told for another account than the job has now: that one no longer pays, whoever does.
-        let moved = held.iter().any(|held| !held.account.is_empty() && held.account != job.account);
+        let moved = held.iter().any(|held| !held.account.is_empty() && job.account != held.account);
         let charged = held.iter().any(|held| held.record.amount() != Some(Exact::ZERO));
         match verdict {
             Verdict::Records(mut desired) => {
                 name(agent, &job, &labels, &held, &mut desired)?;
                 change.records = settle(&held, desired, amie.corrections);
-                change.account = Some(job.account);
+                change.account = Some(job.account.to_string());
             }
             Verdict::Nothing => change.records = settle(&held, Vec::new(), amie.corrections),
             Verdict::NotMeant | Verdict::Waits(_) if moved => {
                 change.records = settle(&held, Vec::new(), amie.corrections);
-                change.account = Some(job.account);
+                change.account = Some(job.account.to_string());
                 change.waits = waiting(verdict);
             }
             Verdict::NotMeant => {}

@@ -39,7 +39,7 @@ use crate::core::evaluate::{PartitionWeights, QosRules, Rules};
 use crate::core::name::SourceName;
 use crate::core::time::Epoch;
 use crate::slurm::{Processes, Runner, Slurm};
-use crate::store::{Retention, Store};
+use crate::store::{AmieRetention, Retention, Store};
 use clock::Clock;
 use error::AgentError;
 use quotas::QuotaServer;
@@ -186,7 +186,18 @@ impl Agent {
         if pruned.jobs > 0 {
             self.store.put_success(&covered, now.plus(-keep.jobs_s))?;
         }
-        tracing::info!(?pruned, "retention");
+        let records = match &self.config.amie {
+            Some(amie) => {
+                let before = now.plus(-seconds(amie.keep_records.max(self.config.store.keep_jobs)));
+                self.store.prune_amie(AmieRetention {
+                    records_before: before.min(oldest_needed),
+                    history_before: now.plus(-keep.history_s),
+                    accepted_is_settled: amie::read_back::tells_nothing(&self.store)?,
+                })?
+            }
+            None => 0,
+        };
+        tracing::info!(?pruned, amie_records = records, "retention");
         Ok(())
     }
 

@@ -62,6 +62,11 @@ impl Slurm {
         Slurm { runner, cluster }
     }
 
+    /// The door.
+    pub fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
     /// The cluster's name.
     pub fn cluster(&self) -> &ClusterName {
         &self.cluster

@@ -303,7 +303,7 @@ async fn govern(
         return Ok(());
     }
     // 8 to 11 apply, read back, settle
-    let mut made = apply::apply(agent, &plan.changes, now).await?;
+    let mut made = apply::apply(agent, &plan.changes, &observed, now).await?;
     leave_open(agent, &plan, &mut made)?;
     if let Some(after) = made.observed.take() {
         observed = after;

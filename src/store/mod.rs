@@ -38,7 +38,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 pub use amie::{
-    AmieFailure, AmieFilter, AmieMade, AmieMark, AmieRow, AmieState, AmieSum, AmieWaiting, JobChange, Word,
+    AmieFailure, AmieFilter, AmieMade, AmieMark, AmieRetention, AmieRow, AmieState, AmieSum, AmieWaiting,
+    FORGOTTEN, JobChange, StorageCollection, Word,
 };
 pub use decisions::LoggedDecision;
 pub use error::{Class, StoreError};

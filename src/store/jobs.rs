@@ -14,7 +14,7 @@ use crate::core::job::{JobKey, JobRecord, Printed, SuspendedBefore};
 use crate::core::name::ClusterName;
 use crate::core::time::{Epoch, Window};
 
-/// What one reading of sacct brought, stored as a whole.
+/// What one reading of sacct brought, or a part of it, stored as a whole.
 #[derive(Debug)]
 pub struct Collection<'a> {
     /// The cluster of every record in it.
@@ -27,6 +27,10 @@ pub struct Collection<'a> {
     pub watermark: Option<Epoch>,
     /// Records, in any order.
     pub records: &'a [JobRecord],
+    /// What became of the records of the same window that were stored before these.
+    pub before: Collected,
+    /// Whether more records of the window follow: then these are facts and no more, nothing is logged and the watermark stays.
+    pub more: bool,
     /// Suspension before edges of windows.
     pub suspended: &'a [SuspendedBefore],
     /// Lines that were not understood.
@@ -49,6 +53,18 @@ pub struct Collected {
     /// Stored rows that went because the same job and submit time came with another DBIndex; the records that took
     /// their place count as new or changed as well.
     pub rekeyed: usize,
+}
+
+impl Collected {
+    /// Both together.
+    pub fn and(self, other: Collected) -> Collected {
+        Collected {
+            new: self.new + other.new,
+            changed: self.changed + other.changed,
+            unchanged: self.unchanged + other.unchanged,
+            rekeyed: self.rekeyed + other.rekeyed,
+        }
+    }
 }
 
 /// One line of the log of collections.
@@ -101,11 +117,14 @@ impl Store {
                 let next = cursors::counter(tx, "generation")? + 1;
                 cursors::put_counter(tx, "generation", next)?;
             }
+            if collection.more {
+                return Ok(collected);
+            }
             if let Some(watermark) = collection.watermark {
                 tx.prepare_cached("UPDATE clusters SET watermark = ?2 WHERE id = ?1")?
                     .execute(params![cluster, watermark])?;
             }
-            log_collection(tx, cluster, collection, collected)?;
+            log_collection(tx, cluster, collection, collection.before.and(collected))?;
             Ok(collected)
         })
     }

@@ -295,8 +295,8 @@ fn gather(common: &Common, config: &Config, store: &Store) -> Result<Status, Age
             .map(|job| Runaway {
                 job_id: job.job_id,
                 dbindex: job.key.dbindex,
-                account: job.account,
-                user: job.user,
+                account: job.account.into(),
+                user: job.user.into(),
                 start: job.start,
             })
             .collect(),

@@ -7,12 +7,11 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::association::AccountTree;
-use super::job::{JobRecord, SuspendedBefore};
+use super::job::{JobRecord, Printed, SuspendedBefore};
 use super::name::AccountName;
 use super::time::{Epoch, Window};
 use super::tres::{Tres, TresSeconds};
@@ -111,7 +110,7 @@ pub fn job_usage(
     let Some(seconds) = held.and_then(|held| held_seconds(held, job.suspended_s, window, before)) else {
         return (used, true);
     };
-    for (tres, count) in &job.alloc {
+    for (tres, count) in job.alloc.iter() {
         if let Some(counted) = seconds_of(tres.as_str(), seconds) {
             used.add(tres, *count, counted);
         }
@@ -123,7 +122,7 @@ pub fn job_usage(
 #[derive(Debug, Clone, Default)]
 pub struct Usage {
     /// Account as Slurm printed it, then user.
-    accounts: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Packed>>,
+    accounts: BTreeMap<Printed, BTreeMap<Printed, Packed>>,
     /// The TRES that occur, by the number that stands for each in [`Packed`].
     tres: Vec<Tres>,
     /// Records that used time in the window.
@@ -193,43 +192,27 @@ impl Usage {
         }
         self.jobs += 1;
         self.inexact += u64::from(!exact);
-        self.add_amounts(&job.account, &job.user, used.0.iter().map(|(tres, amount)| (tres, *amount)));
+        self.add_shared(&job.account, &job.user, used.0.iter().map(|(tres, amount)| (tres, *amount)));
     }
 
     /// Adds TRES-seconds of one user; the texts are kept as they are given, so that windows can share them.
     pub fn add_shared<'t>(
         &mut self,
-        account: &Arc<str>,
-        user: &Arc<str>,
+        account: &Printed,
+        user: &Printed,
         used: impl Iterator<Item = (&'t Tres, u128)>,
     ) {
         if let Some(known) = self.accounts.get_mut(account) {
-            let old = known.get(user).cloned().unwrap_or_default();
-            let sum = add_packed(&mut self.tres, &old, used);
-            known.insert(Arc::clone(user), sum);
+            match known.get_mut(user) {
+                Some(sum) => *sum = add_packed(&mut self.tres, sum, used),
+                None => {
+                    let sum = add_packed(&mut self.tres, &Packed::default(), used);
+                    known.insert(user.clone(), sum);
+                }
+            }
         } else {
             let sum = add_packed(&mut self.tres, &Packed::default(), used);
-            self.accounts.insert(Arc::clone(account), BTreeMap::from([(Arc::clone(user), sum)]));
-        }
-    }
-
-    fn add_amounts<'t>(&mut self, account: &str, user: &str, used: impl Iterator<Item = (&'t Tres, u128)>) {
-        if let Some(known) = self.accounts.get_mut(account).and_then(|users| users.get_mut(user)) {
-            *known = add_packed(&mut self.tres, known, used);
-        } else {
-            self.add_shared(&Arc::from(account), &Arc::from(user), used);
-        }
-    }
-
-    /// Adds everything of `other`, which is of the same window.
-    pub fn merge(&mut self, other: &Usage) {
-        self.jobs += other.jobs;
-        self.inexact += other.inexact;
-        for (account, users) in &other.accounts {
-            for (user, used) in users {
-                let amounts = used.amounts().map(|(tres, amount)| (&other.tres[tres], amount));
-                self.add_shared(account, user, amounts);
-            }
+            self.accounts.insert(account.clone(), BTreeMap::from([(user.clone(), sum)]));
         }
     }
 
@@ -239,7 +222,7 @@ impl Usage {
             users.iter().map(move |(user, used)| {
                 let mut sum = TresSeconds::default();
                 self.unpack(used, &mut sum);
-                (&**account, &**user, sum)
+                (account.as_str(), user.as_str(), sum)
             })
         })
     }
@@ -413,6 +396,7 @@ mod tests {
     use super::*;
     use crate::core::job::JobKey;
     use crate::core::name::ClusterName;
+    use crate::core::tres::TresCounts;
 
     fn job(start: i64, end: Option<i64>, suspended_s: u64) -> JobRecord {
         JobRecord {
@@ -433,7 +417,8 @@ mod tests {
             alloc: [("cpu", 2), ("billing", 2), ("mem", 100), ("energy", 77)]
                 .into_iter()
                 .map(|(name, n)| (Tres::parse(name).unwrap(), n))
-                .collect(),
+                .collect::<TresCounts>()
+                .into(),
         }
     }
 

@@ -13,7 +13,7 @@ use super::names::NameTexts;
 use super::put::{Putting, RECORD, StoredJob};
 use super::totals::Ledgered;
 use super::{Store, cursors};
-use crate::core::job::{JobKey, JobRecord, SuspendedBefore};
+use crate::core::job::{JobKey, JobRecord, Printed, SuspendedBefore};
 use crate::core::name::ClusterName;
 use crate::core::time::{Epoch, Window};
 
@@ -350,8 +350,8 @@ fn read_record(
     cluster: &ClusterName,
     names: &mut NameTexts<'_>,
 ) -> rusqlite::Result<JobRecord> {
-    let mut text = |column: usize| -> rusqlite::Result<String> {
-        Ok(names.text(row.get(first + column)?, first + column)?.to_string())
+    let mut text = |column: usize| -> rusqlite::Result<Printed> {
+        Ok(names.text(row.get(first + column)?, first + column)?.clone())
     };
     Ok(JobRecord {
         key: JobKey { cluster: cluster.clone(), dbindex: unsigned(row, first)? },
@@ -368,7 +368,7 @@ fn read_record(
         partition: text(11)?,
         qos: text(12)?,
         assoc_id: row.get::<_, Option<i64>>(first + 13)?.map(i64::cast_unsigned),
-        alloc: counts(row, first + 14)?,
+        alloc: counts(row, first + 14)?.into(),
     })
 }
 

@@ -1,11 +1,11 @@
 //! Texts of jobs (accounts, users, states, partitions, QOS), each kept once and named by a number.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction};
 
 use super::columns::{UnknownWord, unreadable};
+use crate::core::job::Printed;
 
 /// Most numbers remembered: twice the associations of a very large site.
 const REMEMBERED_MAX: usize = 250_000;
@@ -42,7 +42,7 @@ impl NameIds {
 /// The texts of numbers, each looked up once.
 pub(super) struct NameTexts<'c> {
     find: CachedStatement<'c>,
-    known: HashMap<i64, Arc<str>>,
+    known: HashMap<i64, Printed>,
 }
 
 impl<'c> NameTexts<'c> {
@@ -57,13 +57,13 @@ impl<'c> NameTexts<'c> {
         let mut rows = all.query([])?;
         while let Some(row) = rows.next()? {
             let name = row.get_ref(1)?.as_str().map_err(|error| unreadable(1, error))?;
-            self.known.insert(row.get(0)?, Arc::from(name));
+            self.known.insert(row.get(0)?, Printed::from(name));
         }
         Ok(())
     }
 
     /// The text of a number that a row holds in `column`.
-    pub(super) fn text(&mut self, id: i64, column: usize) -> rusqlite::Result<&Arc<str>> {
+    pub(super) fn text(&mut self, id: i64, column: usize) -> rusqlite::Result<&Printed> {
         if !self.known.contains_key(&id) {
             let name: Option<String> = self.find.query_row([id], |row| row.get(0)).optional()?;
             let name = name.ok_or_else(|| unreadable(column, UnknownWord(format!("name {id}"))))?;

@@ -5,7 +5,6 @@
 //! be followed (totals that would become negative) drops the window, and whoever wants it next has it added up again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, params};
 
@@ -205,8 +204,8 @@ fn read_totals(conn: &Connection, kept: &KeptWindow, names: &mut NameTexts<'_>) 
     let mut statement = conn.prepare_cached("SELECT account, user, used FROM totals WHERE window = ?1")?;
     let mut rows = statement.query([kept.id])?;
     while let Some(row) = rows.next()? {
-        let account = Arc::clone(names.text(row.get(0)?, 0)?);
-        let user = Arc::clone(names.text(row.get(1)?, 1)?);
+        let account = names.text(row.get(0)?, 0)?.clone();
+        let user = names.text(row.get(1)?, 1)?.clone();
         let text = row.get_ref(2)?.as_str().map_err(|error| unreadable(2, error))?;
         amounts.clear();
         for item in items::<u128>(text, 2) {

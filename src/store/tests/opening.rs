@@ -436,7 +436,7 @@ fn a_store_of_every_older_schema_is_brought_up_to_date_with_all_that_is_in_it() 
             state: "a|b\0é".into(),
             qos: "".into(),
             assoc_id: None,
-            alloc: std::collections::BTreeMap::new(),
+            alloc: TresCounts::new().into(),
             ..job(3, 100, Some(300))
         };
         assert_eq!(jobs_in(&store, 0, 1000), [job(1, 100, Some(200)), odd]);

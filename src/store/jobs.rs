@@ -17,6 +17,9 @@ use crate::core::job::{JobKey, JobRecord, Printed, SuspendedBefore};
 use crate::core::name::ClusterName;
 use crate::core::time::{Epoch, Window};
 
+/// Records of a collection from which on it is worth room for pages.
+const MANY: usize = 5_000;
+
 /// What one reading of sacct brought, stored as a whole.
 #[derive(Debug)]
 pub struct Collection<'a> {
@@ -79,6 +82,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::ForeignRecord`] when a record belongs to another cluster.
     pub fn put_collection(&mut self, collection: &Collection<'_>) -> Result<Collected, StoreError> {
+        if collection.records.len() >= MANY {
+            self.reading("making room", |conn| {
+                conn.pragma_update(None, "cache_size", -super::CACHE_BULK_KIB)
+            })?;
+        }
         // Numbers of names only count once they are committed.
         let mut names = std::mem::take(&mut self.names);
         let collected = self.transaction("storing a collection", |tx| {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use slurm_site_agent::agent::facts::Facts;
 use slurm_site_agent::agent::judge::{Periods, totals, totals_of};
+use slurm_site_agent::agent::verify::verify;
 use slurm_site_agent::core::job::{JobKey, JobRecord, SuspendedBefore};
 use slurm_site_agent::core::name::ClusterName;
 use slurm_site_agent::core::time::{Epoch, Window};
@@ -83,6 +84,9 @@ proptest! {
                 complete: true,
             }).unwrap();
             let followed = totals(&mut site.agent, &periods, now, false, &mut Vec::new()).unwrap();
+            for window in verify(&site.agent.store, &cluster).unwrap() {
+                prop_assert!(window.agrees(), "{:?}", window);
+            }
             prop_assert_eq!(followed, totals_of(&site.agent, periods.windows(), now).unwrap());
         }
     }

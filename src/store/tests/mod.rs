@@ -6,6 +6,7 @@ mod ledger;
 mod messages;
 mod opening;
 mod promises;
+mod totals;
 
 use std::path::PathBuf;
 

@@ -63,6 +63,8 @@ pub struct SeenRequest {
     pub body: String,
     /// What it was answered with, whether or not the answer arrived.
     pub status: u16,
+    /// Number of the connection that it came over, from 1.
+    pub connection: u64,
 }
 
 /// What requests and tests share.

@@ -1,6 +1,6 @@
 //! From the socket to the servers' code and back: reads requests, lets faults happen, keeps the state, answers.
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,6 +8,8 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderName, HeaderValue, Response, header};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use url::form_urlencoded;
@@ -21,6 +23,9 @@ use super::{REQUESTS_KEPT, SeenRequest, Shared, admin, amie, clock, file, lock, 
 
 /// Largest body that is read; beyond it the answer is 413 whoever asks.
 const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Answers from this size on are compressed for who takes that; below it the head outweighs the body.
+const GZIP_BYTES_MIN: usize = 1024;
 
 /// Headers that carry credentials and are not remembered.
 const SECRET_HEADERS: [&str; 3] = ["authorization", "xa-api-key", "cookie"];
@@ -39,7 +44,8 @@ pub(super) async fn serve(
 ) -> io::Result<()> {
     let service = Service { shared, stop: stop.clone() };
     let router = Router::new().fallback(handle).with_state(service);
-    axum::serve(CuttableListener(listener), router.into_make_service_with_connect_info::<Cutter>())
+    let listener = CuttableListener { listener, accepted: 0 };
+    axum::serve(listener, router.into_make_service_with_connect_info::<Cutter>())
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
 }
@@ -62,7 +68,10 @@ async fn handle(
         headers: parts.headers,
         body: body.to_vec(),
     };
-    let outcome = answer(&service.shared, &request);
+    let mut outcome = answer(&service.shared, &request, cutter.number);
+    if takes_gzip(&request) {
+        outcome.answer = gzipped(outcome.answer);
+    }
     if outcome.latency_ms > 0 {
         // A server that is told to stop does not keep its clients waiting.
         tokio::select! {
@@ -93,7 +102,7 @@ struct Outcome {
 }
 
 /// Handles one request alone, with the state on disk before it returns.
-fn answer(shared: &Mutex<Shared>, request: &Request) -> Outcome {
+fn answer(shared: &Mutex<Shared>, request: &Request, connection: u64) -> Outcome {
     let mut guard = lock(shared);
     let shared = &mut *guard;
     let backup = shared.file.is_some().then(|| shared.state.clone());
@@ -130,7 +139,7 @@ fn answer(shared: &Mutex<Shared>, request: &Request) -> Outcome {
         _ => None,
     };
     if !admin_door {
-        remember(shared, request, answer.status.as_u16());
+        remember(shared, request, answer.status.as_u16(), connection);
     }
     Outcome { answer, latency_ms: disturbance.latency_ms, cut, date }
 }
@@ -143,7 +152,7 @@ fn date_header(state: &CentralState, fault: Option<&FaultKind>) -> String {
     httpdate::fmt_http_date(clock::saturating_add(state.now(), skew).into())
 }
 
-fn remember(shared: &mut Shared, request: &Request, status: u16) {
+fn remember(shared: &mut Shared, request: &Request, status: u16, connection: u64) {
     let headers = request
         .headers
         .iter()
@@ -159,7 +168,27 @@ fn remember(shared: &mut Shared, request: &Request, status: u16) {
         headers,
         body: String::from_utf8_lossy(&request.body).into_owned(),
         status,
+        connection,
     });
+}
+
+fn takes_gzip(request: &Request) -> bool {
+    let accepted = request.headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
+    accepted.is_some_and(|list| list.split(',').any(|one| one.trim().eq_ignore_ascii_case("gzip")))
+}
+
+/// The answer as a server behind a compressing proxy sends it; short ones stay as they are.
+fn gzipped(answer: Answer) -> Answer {
+    if answer.body.len() < GZIP_BYTES_MIN {
+        return answer;
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let written = encoder.write_all(&answer.body).and_then(|()| encoder.finish());
+    let Ok(body) = written else { return answer };
+    let mut headers = answer.headers;
+    headers.push(("content-encoding", "gzip".to_owned()));
+    headers.push(("vary", "accept-encoding".to_owned()));
+    Answer { body, headers, ..answer }
 }
 
 fn response(answer: Answer, date: Option<String>) -> Response<Body> {

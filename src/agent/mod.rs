@@ -24,6 +24,7 @@ pub mod signals;
 pub mod step;
 pub mod summary;
 pub mod tell;
+pub mod verify;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -67,8 +68,6 @@ pub struct Agent {
     pub mode: Mode,
     /// Number of the last cycle of this process.
     pub cycle: u64,
-    /// Totals of ended jobs, followed from cycle to cycle.
-    pub ended: judge::EndedTotals,
     /// Findings of the last cycle: each is logged when it comes, not in every cycle that it stays.
     pub told: BTreeSet<String>,
 }
@@ -112,7 +111,6 @@ impl Agent {
             clock: outside.clock,
             mode: outside.mode,
             cycle: 0,
-            ended: judge::EndedTotals::default(),
             told: BTreeSet::new(),
             config,
         })
@@ -131,7 +129,6 @@ impl Agent {
             clock,
             mode,
             cycle: 0,
-            ended: judge::EndedTotals::default(),
             told: BTreeSet::new(),
             config,
         }

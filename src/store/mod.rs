@@ -22,15 +22,18 @@ mod inbox;
 mod intents;
 mod jobs;
 mod lock;
+mod names;
 mod outbox;
 mod ownership;
 mod place;
+mod put;
 mod reports;
 mod retention;
 mod schema;
 mod snapshots;
 #[cfg(test)]
 mod tests;
+mod totals;
 
 use std::path::{Path, PathBuf};
 
@@ -50,6 +53,7 @@ pub use outbox::{DeadLetter, Delivery, Enqueued, FailedDelivery, LEASE_S, Lease,
 pub use ownership::{Owned, ResetHow};
 pub use retention::{Pruned, Retention};
 pub use snapshots::Snapshot;
+pub use totals::{KeptWindows, Recount};
 
 use error::Fault;
 
@@ -72,6 +76,8 @@ const FINDINGS_MAX: usize = 5;
 pub struct Store {
     conn: Connection,
     path: PathBuf,
+    /// Numbers of names that were stored lately.
+    names: names::NameIds,
     /// Held for as long as the store is open for writing; a reader has none. Given back last.
     lock: Option<lock::WriterLock>,
 }
@@ -89,7 +95,8 @@ impl Store {
         let lock = lock::WriterLock::acquire(path)?;
         place::make_file(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut store = Store { conn: connect(path, flags)?, path: path.to_owned(), lock: Some(lock) };
+        let (conn, names) = (connect(path, flags)?, names::NameIds::default());
+        let mut store = Store { conn, path: path.to_owned(), names, lock: Some(lock) };
         let found = store.schema_found()?;
         store.check("quick_check")?;
         store.set_up_writing()?;
@@ -116,7 +123,8 @@ impl Store {
             }
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let store = Store { conn: connect(path, flags)?, path: path.to_owned(), lock: None };
+        let (conn, names) = (connect(path, flags)?, names::NameIds::default());
+        let store = Store { conn, path: path.to_owned(), names, lock: None };
         match store.schema_found()? {
             schema::NEWEST => Ok(store),
             0 => Err(StoreError::Absent { path: path.to_owned() }),

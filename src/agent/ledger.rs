@@ -277,7 +277,9 @@ async fn nothing_shown(
     let cluster = agent.config.cluster.name.clone();
     let lately = Window::new(window.until.plus(-PROBE_AGE_MAX_S), window.until);
     let Some(known) = agent.store.sentinel(&cluster, lately)? else {
-        let open = agent.store.open_jobs(&cluster)?.len();
+        // A job that has not ended is shown by every window that it began before.
+        let began = |job: &JobRecord| job.start.is_some_and(|start| start < window.until);
+        let open = agent.store.open_jobs(&cluster)?.iter().filter(|job| began(job)).count();
         return Ok(match (rejected, open) {
             (0, 0) => None,
             (0, _) => Some(format!("sacct showed nothing, although {open} jobs have not ended")),
@@ -346,4 +348,15 @@ fn flag_runaways(agent: &mut Agent, seen_open: &BTreeSet<u64>, now: Epoch) -> Re
         }
     }
     Ok(())
+}
+
+/// Reads one window of the past into the ledger, with everything that proves an answer; the number of rows, `None` when it failed.
+pub(super) async fn collect_past(
+    agent: &mut Agent,
+    window: Window,
+    edges: &BTreeSet<Epoch>,
+    now: Epoch,
+    state: &mut CollectionState,
+) -> Result<Option<usize>, AgentError> {
+    collect_window(agent, window, edges, now, &mut BTreeSet::new(), state).await
 }

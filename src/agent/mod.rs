@@ -5,6 +5,7 @@ pub mod agreement;
 pub mod amie;
 pub mod apply;
 pub mod audit;
+pub mod backfill;
 pub mod clock;
 pub mod cycle;
 pub mod deliver;

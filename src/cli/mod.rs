@@ -3,6 +3,7 @@
 //! Verbs only read what an operator asks and show what the agent found; what is done is done in `agent`.
 
 mod amie;
+mod backfill;
 mod check;
 mod daemon;
 mod emulate;

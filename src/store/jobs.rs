@@ -126,8 +126,11 @@ impl Store {
                 return Ok(collected);
             }
             if let Some(watermark) = collection.watermark {
-                tx.prepare_cached("UPDATE clusters SET watermark = ?2 WHERE id = ?1")?
-                    .execute(params![cluster, watermark])?;
+                // Reading the past anew takes nothing back of what is complete up to now.
+                tx.prepare_cached(
+                    "UPDATE clusters SET watermark = max(coalesce(watermark, ?2), ?2) WHERE id = ?1",
+                )?
+                .execute(params![cluster, watermark])?;
             }
             log_collection(tx, cluster, collection, collection.before.and(collected))?;
             Ok(collected)
@@ -136,7 +139,7 @@ impl Store {
         Ok(collected)
     }
 
-    /// Up to where the ledger of a cluster is complete.
+    /// Up to where the ledger of a cluster is complete; it never goes back.
     pub fn watermark(&self, cluster: &ClusterName) -> Result<Option<Epoch>, StoreError> {
         self.reading("reading the watermark", |conn| {
             conn.prepare_cached("SELECT watermark FROM clusters WHERE name = ?1")?

@@ -61,24 +61,16 @@ async fn serve(common: &Common) -> Result<Exit, AgentError> {
                 Asked::Drain => break,
                 Asked::Evaluate => { bell.ring(Due::Poll); continue }
                 Asked::Reload => {
-                    notify.reloading();
-                    if let Some(config) = reload(common, &agent) {
-                        timers.stop().await;
-                        if let Err(error) = agent.reconfigure(config) {
-                            tracing::error!(error = chain(&error), "the new configuration is refused; the running one stays");
-                        }
-                        timers = self::timers(&agent.config, &bell).await?;
-                        bell.ring(Due::Poll);
-                    }
-                    notify.ready();
+                    timers = reload(common, &mut agent, timers, &bell, &notify).await?;
                     continue
                 }
             },
             due = bell.wait() => due,
         };
-        match work(&mut agent, &due, &mut listener, &bell, &pulse).await? {
-            Some(line) => notify.status(&line),
-            None => break,
+        let Some(worked) = work(&mut agent, &due, &mut listener, &bell, &pulse).await? else { break };
+        notify.status(&worked.line);
+        if worked.reload {
+            timers = reload(common, &mut agent, timers, &bell, &notify).await?;
         }
     }
     notify.stopping();
@@ -90,6 +82,14 @@ async fn serve(common: &Common) -> Result<Exit, AgentError> {
     Ok(Exit::Done)
 }
 
+/// What a turn left behind.
+struct Worked {
+    /// For the service manager.
+    line: String,
+    /// The configuration is to be read again: it was asked for meanwhile.
+    reload: bool,
+}
+
 /// Does what is due. A signal to drain lets the running step end for at most `limits.drain`; `None` then.
 async fn work(
     agent: &mut Agent,
@@ -97,14 +97,16 @@ async fn work(
     listener: &mut Listener,
     bell: &Bell,
     pulse: &Pulse,
-) -> Result<Option<String>, AgentError> {
+) -> Result<Option<Worked>, AgentError> {
     let drain = agent.config.limits.drain;
+    let mut reload = false;
     let mut working = std::pin::pin!(turn(agent, due));
     let report = loop {
         tokio::select! {
             report = &mut working => break report?,
             asked = listener.next() => match asked {
-                Asked::Evaluate | Asked::Reload => bell.ring(Due::Poll),
+                Asked::Evaluate => bell.ring(Due::Poll),
+                Asked::Reload => reload = true,
                 Asked::Drain => {
                     tracing::info!(?drain, "draining: the running cycle may end");
                     if let Ok(ended) = tokio::time::timeout(drain, working).await {
@@ -116,7 +118,7 @@ async fn work(
         }
     };
     pulse.beat();
-    Ok(Some(summary(&report)))
+    Ok(Some(Worked { line: summary(&report), reload }))
 }
 
 /// One turn: a cycle, and the audit when it is due.
@@ -176,8 +178,37 @@ async fn timers(config: &Config, bell: &Bell) -> Result<Timers, AgentError> {
     Ok(Timers::start(bell, config.poll_interval(), &crons(config), zone).await?)
 }
 
-/// The configuration read again; what cannot be used is refused as a whole and the running one stays.
-fn reload(common: &Common, agent: &Agent) -> Option<Config> {
+/// Goes on with the configuration as it is now; what cannot be used is refused as a whole and the running one stays.
+async fn reload(
+    common: &Common,
+    agent: &mut Agent,
+    timers: Timers,
+    bell: &Bell,
+    notify: &Notify,
+) -> Result<Timers, AgentError> {
+    notify.reloading();
+    let mut timers = timers;
+    if let Some(config) = read_again(common, agent) {
+        match agent.reconfigure(config) {
+            Ok(()) => {
+                timers.stop().await;
+                timers = self::timers(&agent.config, bell).await?;
+                bell.ring(Due::Poll);
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = chain(&error),
+                    "the new configuration is refused; the running one stays"
+                );
+            }
+        }
+    }
+    notify.ready();
+    Ok(timers)
+}
+
+/// The configuration read again; none that cannot be used.
+fn read_again(common: &Common, agent: &Agent) -> Option<Config> {
     if common.emulator {
         tracing::info!("the emulated world has no configuration to read again");
         return None;

@@ -389,6 +389,7 @@ fn keep_waiting(place: &Place) {
         policy: "p".into(),
         account_text: "physics".into(),
         issued: at,
+        issued_ns: 0,
         description: "Reset".into(),
         kind: CommandKind::ResetUsage,
     };

@@ -6,6 +6,7 @@ pub mod amie;
 pub mod apply;
 pub mod audit;
 pub mod clock;
+pub mod counters;
 pub mod cycle;
 pub mod deliver;
 pub mod error;

@@ -439,8 +439,8 @@ fn status_tells_everything_that_waits_in_a_shape_that_stays() {
         ("cycle", cycle),
         ("cycle.collection", collection),
         ("cycle.disagreements[]", "about account agent server since source"),
-        ("cycle.sources[]", "allocations answered error name notices policies warnings"),
-        ("sources[]", "age_s allocations answered error name notices policies unchanged_since"),
+        ("cycle.sources[]", "allocations answered error name notices policies quotas warnings"),
+        ("sources[]", "age_s allocations answered error name notices policies quotas unchanged_since"),
         ("held", "because commands confirm confirmed plan since"),
         ("open_changes[]", "argv since"),
         ("pending_commands[]", "account description issued source type uuid"),
@@ -543,6 +543,7 @@ fn check_on_a_real_slurm_finds_what_is_in_order_and_what_is_not() {
 #[test]
 fn a_real_sacctmgr_takes_what_explain_says_to_type_and_to_take_back() {
     let Some(lab) = Lab::find() else { return };
+    lab.forget(&["cli_by_hand"]);
     lab.accounts(&["cli_by_hand"], "acc_top");
     let place = Place::new();
     let config = on_lab(&place, &lab, "cli_by_hand", "");

@@ -257,6 +257,14 @@ fn undo(slurm: &Slurm, change: &Change, observed: &Observed) -> Vec<String> {
             .into_iter()
             .collect()
         }
+        Change::Users { users, accounts, set } => accounts
+            .iter()
+            .flat_map(|account| users.iter().map(move |user| (user, account)))
+            .flat_map(|(user, account)| {
+                let one = Change::User { user: user.clone(), account: account.clone(), set: set.clone() };
+                undo(slurm, &one, observed)
+            })
+            .collect(),
         Change::ResetRawUsage { account, .. } => {
             vec![format!("(the raw usage of {account} cannot be given back once it is reset)")]
         }

@@ -15,6 +15,7 @@ use crate::agent::error::{AgentError, Exit, chain};
 use crate::agent::notify::Notify;
 use crate::agent::schedule::{self, Bell, Due, Timers};
 use crate::agent::signals::{Asked, Listener};
+use crate::agent::watch::Watchers;
 use crate::config::{self, Config};
 
 /// A cycle that takes longer than this many poll intervals is stuck: the watchdog is no longer fed.
@@ -39,7 +40,7 @@ async fn serve(common: &Common) -> Result<Exit, AgentError> {
     log::start(&world.config.log);
     let mut agent = world.agent()?;
     let bell = Bell::default();
-    let mut timers = timers(&agent.config, &bell).await?;
+    let mut wakers = Wakers::start(&agent, &bell).await?;
     let pulse = Pulse::start(&notify, &agent);
     bell.ring(Due::Poll);
     bell.ring(Due::Report);
@@ -61,21 +62,25 @@ async fn serve(common: &Common) -> Result<Exit, AgentError> {
                 Asked::Drain => break,
                 Asked::Evaluate => { bell.ring(Due::Poll); continue }
                 Asked::Reload => {
-                    timers = reload(common, &mut agent, timers, &bell, &notify).await?;
+                    wakers = reload(common, &mut agent, wakers, &bell, &notify).await?;
                     continue
                 }
             },
             due = bell.wait() => due,
         };
+        // A cycle in between may have asked already.
+        if due == [Due::Stirred] && !agent.stirred.any() {
+            continue;
+        }
         let Some(worked) = work(&mut agent, &due, &mut listener, &bell, &pulse).await? else { break };
         notify.status(&worked.line);
         if worked.reload {
-            timers = reload(common, &mut agent, timers, &bell, &notify).await?;
+            wakers = reload(common, &mut agent, wakers, &bell, &notify).await?;
         }
     }
     notify.stopping();
     tracing::info!("stopping");
-    timers.stop().await;
+    wakers.stop().await;
     pulse.stop();
     drop(agent);
     world.close().await;
@@ -123,8 +128,12 @@ async fn work(
 
 /// One turn: a cycle, and the audit when it is due.
 async fn turn(agent: &mut Agent, due: &[Due]) -> Result<CycleReport, AgentError> {
-    let ask =
-        Ask { deep: due.contains(&Due::DeepScan), no_reports: !due.contains(&Due::Report), ..Ask::default() };
+    let ask = Ask {
+        deep: due.contains(&Due::DeepScan),
+        no_reports: !due.contains(&Due::Report),
+        stirred: due.iter().all(|due| *due == Due::Stirred),
+        ..Ask::default()
+    };
     let mut report = cycle(agent, &ask).await?;
     if due.contains(&Due::Audit) {
         match audit::audit(agent).await {
@@ -178,21 +187,39 @@ async fn timers(config: &Config, bell: &Bell) -> Result<Timers, AgentError> {
     Ok(Timers::start(bell, config.poll_interval(), &crons(config), zone).await?)
 }
 
+/// What wakes the loop, besides signals.
+struct Wakers {
+    timers: Timers,
+    watchers: Watchers,
+}
+
+impl Wakers {
+    async fn start(agent: &Agent, bell: &Bell) -> Result<Wakers, AgentError> {
+        let watchers = Watchers::start(&agent.config, &agent.clock, bell, &agent.stirred)?;
+        Ok(Wakers { timers: timers(&agent.config, bell).await?, watchers })
+    }
+
+    async fn stop(self) {
+        self.timers.stop().await;
+        self.watchers.stop().await;
+    }
+}
+
 /// Goes on with the configuration as it is now; what cannot be used is refused as a whole and the running one stays.
 async fn reload(
     common: &Common,
     agent: &mut Agent,
-    timers: Timers,
+    wakers: Wakers,
     bell: &Bell,
     notify: &Notify,
-) -> Result<Timers, AgentError> {
+) -> Result<Wakers, AgentError> {
     notify.reloading();
-    let mut timers = timers;
+    let mut wakers = wakers;
     if let Some(config) = read_again(common, agent) {
         match agent.reconfigure(config) {
             Ok(()) => {
-                timers.stop().await;
-                timers = self::timers(&agent.config, bell).await?;
+                wakers.stop().await;
+                wakers = Wakers::start(agent, bell).await?;
                 bell.ring(Due::Poll);
             }
             Err(error) => {
@@ -204,7 +231,7 @@ async fn reload(
         }
     }
     notify.ready();
-    Ok(timers)
+    Ok(wakers)
 }
 
 /// The configuration read again; none that cannot be used.

@@ -29,7 +29,7 @@ use crate::core::tres::Tres;
 
 pub use argv::{Argv, Program};
 pub use error::{Class, SlurmError};
-pub use runner::{Answer, EmulatedBody, Processes, RunError, Runner};
+pub use runner::{Answer, EmulatedBody, Processes, RunError, Runner, SiteProgram};
 pub use sacct::{JobLabel, JobLines};
 pub use sacctmgr::modify::{Applied, Echoed};
 pub use sacctmgr::qos::ObservedQos;

@@ -1,4 +1,5 @@
-//! The one door to Slurm: runs a program and brings back its standard output, standard error and exit status.
+//! The one door to Slurm, and to the programs that a site names itself: runs a program and brings back its standard
+//! output, standard error and exit status.
 //!
 //! It does not read what the programs say. It uses no shell; the program is an absolute path; the environment is
 //! a short fixed list. A program that takes too long or says too much is ended with everything it started, and
@@ -142,6 +143,43 @@ pub enum Runner {
     Emulated(EmulatedBody),
 }
 
+/// A program that is not Slurm's but the site's own, as its configuration names it: a report of quotas. It is run through the
+/// same door, by its path, without a shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SiteProgram {
+    /// The program, an absolute path.
+    pub path: PathBuf,
+    /// Its arguments, passed on as they are.
+    pub args: Vec<String>,
+    /// Longest run.
+    pub timeout: Duration,
+    /// Most that it may write to standard output.
+    pub output_bytes_max: u64,
+}
+
+/// Where a site's own program finds what it runs itself; tools for quotas lie in the sbin directories.
+const SITE_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl SiteProgram {
+    /// Runs it to its end, as [`Runner::run`] does with Slurm's.
+    ///
+    /// # Errors
+    /// When there is no complete answer. An answer with a non-zero status is an answer.
+    pub async fn run(&self) -> Result<Answer, RunError> {
+        let fixed = [("PATH", SITE_PATH), ("LANG", "C"), ("LC_ALL", "C"), ("TZ", "UTC")];
+        let shown = std::iter::once(self.path.display().to_string()).chain(self.args.iter().cloned());
+        let run = Run {
+            path: self.path.clone(),
+            args: &self.args,
+            environment: fixed.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            shown: shown.collect::<Vec<_>>().join(" "),
+            timeout: self.timeout,
+            output_bytes_max: self.output_bytes_max,
+        };
+        run.to_its_end().await
+    }
+}
+
 /// How real programs are run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Processes {
@@ -187,20 +225,55 @@ fn environment(slurm_conf: Option<&str>) -> BTreeMap<String, String> {
 
 impl Processes {
     async fn run(&self, argv: &Argv) -> Result<Answer, RunError> {
-        let (stdout, stderr, ended, group) = self.spawn(argv)?;
+        let shown = argv.to_string();
+        let conf = match self.slurm_conf.as_ref().map(|conf| conf.to_str().ok_or(conf)) {
+            Some(Err(_)) => {
+                let source = io::Error::from(io::ErrorKind::InvalidInput);
+                return Err(RunError::Spawn { argv: shown, source });
+            }
+            Some(Ok(conf)) => Some(conf),
+            None => None,
+        };
+        let run = Run {
+            path: self.bin_dir.join(argv.program().name()),
+            args: argv.args(),
+            environment: environment(conf),
+            shown,
+            timeout: self.timeout,
+            output_bytes_max: self.output_bytes_max,
+        };
+        run.to_its_end().await
+    }
+}
+
+/// One run of one program.
+struct Run<'a> {
+    path: PathBuf,
+    args: &'a [String],
+    environment: BTreeMap<String, String>,
+    /// As a person would type it.
+    shown: String,
+    timeout: Duration,
+    output_bytes_max: u64,
+}
+
+impl Run<'_> {
+    async fn to_its_end(&self) -> Result<Answer, RunError> {
+        let (stdout, stderr, ended, group) = self.spawn()?;
         let streams = async {
             tokio::try_join!(
-                read(argv, "standard output", stdout, self.output_bytes_max),
-                read(argv, "standard error", stderr, STDERR_BYTES_MAX.min(self.output_bytes_max)),
+                self.read("standard output", stdout, self.output_bytes_max),
+                self.read("standard error", stderr, STDERR_BYTES_MAX.min(self.output_bytes_max)),
             )
         };
+        let argv = || self.shown.clone();
         let whole = async {
             let (stdout, stderr) = streams.await?;
             let status = ended
                 .await
-                .map_err(|_| RunError::Stopped { argv: argv.to_string() })?
-                .map_err(|source| RunError::Lost { argv: argv.to_string(), source })?;
-            answer(argv, stdout, stderr, status)
+                .map_err(|_| RunError::Stopped { argv: argv() })?
+                .map_err(|source| RunError::Lost { argv: argv(), source })?;
+            self.answer(stdout, stderr, status)
         };
         tokio::pin!(whole);
         if let Ok(finished) = timeout(self.timeout, &mut whole).await {
@@ -212,23 +285,16 @@ impl Processes {
             // Whatever comes of the wait, the answer is the time-out; the wait only lets the end be complete.
             drop(timeout(KILL_GRACE, &mut whole).await);
         }
-        Err(RunError::TimedOut { argv: argv.to_string(), after: self.timeout })
+        Err(RunError::TimedOut { argv: argv(), after: self.timeout })
     }
 
     /// Starts the program in a process group of its own, and a thread that waits for its end.
-    fn spawn(&self, argv: &Argv) -> Result<Spawned, RunError> {
-        let path = self.bin_dir.join(argv.program().name());
-        let failed = |source| RunError::Spawn { argv: argv.to_string(), source };
-        let conf = match &self.slurm_conf {
-            Some(conf) => {
-                Some(conf.to_str().ok_or_else(|| failed(io::Error::from(io::ErrorKind::InvalidInput)))?)
-            }
-            None => None,
-        };
-        let mut child = Command::new(&path)
-            .args(argv.args())
+    fn spawn(&self) -> Result<Spawned, RunError> {
+        let failed = |source| RunError::Spawn { argv: self.shown.clone(), source };
+        let mut child = Command::new(&self.path)
+            .args(self.args)
             .env_clear()
-            .envs(environment(conf))
+            .envs(&self.environment)
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -236,7 +302,7 @@ impl Processes {
             .process_group(0)
             .spawn()
             .map_err(|source| match source.kind() {
-                io::ErrorKind::NotFound => RunError::NotFound { path: path.clone() },
+                io::ErrorKind::NotFound => RunError::NotFound { path: self.path.clone() },
                 _ => failed(source),
             })?;
         let leader = Pid::from_raw(i32::try_from(child.id()).expect("a process id fits pid_t"));
@@ -246,13 +312,41 @@ impl Processes {
         let (tell, ended) = oneshot::channel();
         let unreaped = Arc::clone(&group.leader);
         std::thread::Builder::new()
-            .name(format!("wait-{}", argv.program()))
+            .name(format!("wait-{}", self.path.file_name().unwrap_or_default().display()))
             // The receiver may be gone: then nobody is left who wants to know.
             .spawn(move || drop(tell.send(reap(child, &unreaped))))
             .map_err(failed)?;
         let stdout = ChildStdout::from_std(stdout).map_err(failed)?;
         let stderr = ChildStderr::from_std(stderr).map_err(failed)?;
         Ok((stdout, stderr, ended, group))
+    }
+
+    /// Reads a stream to its end, or says that it is too long.
+    async fn read(
+        &self,
+        stream: &'static str,
+        from: impl AsyncRead + Unpin,
+        bytes_max: u64,
+    ) -> Result<Vec<u8>, RunError> {
+        let mut bytes = Vec::new();
+        let mut limited = from.take(bytes_max.saturating_add(1));
+        limited
+            .read_to_end(&mut bytes)
+            .await
+            .map_err(|source| RunError::Lost { argv: self.shown.clone(), source })?;
+        if bytes.len() as u64 > bytes_max {
+            return Err(RunError::OutputTooLarge { argv: self.shown.clone(), stream, bytes_max });
+        }
+        Ok(bytes)
+    }
+
+    fn answer(&self, stdout: Vec<u8>, stderr: Vec<u8>, status: ExitStatus) -> Result<Answer, RunError> {
+        match (status.code(), status.signal()) {
+            (Some(status), _) => Ok(Answer { stdout, stderr, status }),
+            (None, signal) => {
+                Err(RunError::Killed { argv: self.shown.clone(), signal: signal.unwrap_or_default() })
+            }
+        }
     }
 }
 
@@ -291,34 +385,6 @@ fn reap(mut child: Child, leader: &Mutex<Option<Pid>>) -> io::Result<ExitStatus>
         let _ = killpg(pid, Signal::SIGKILL);
     }
     child.wait()
-}
-
-/// Reads a stream to its end, or says that it is too long.
-async fn read(
-    argv: &Argv,
-    stream: &'static str,
-    from: impl AsyncRead + Unpin,
-    bytes_max: u64,
-) -> Result<Vec<u8>, RunError> {
-    let mut bytes = Vec::new();
-    let mut limited = from.take(bytes_max.saturating_add(1));
-    limited
-        .read_to_end(&mut bytes)
-        .await
-        .map_err(|source| RunError::Lost { argv: argv.to_string(), source })?;
-    if bytes.len() as u64 > bytes_max {
-        return Err(RunError::OutputTooLarge { argv: argv.to_string(), stream, bytes_max });
-    }
-    Ok(bytes)
-}
-
-fn answer(argv: &Argv, stdout: Vec<u8>, stderr: Vec<u8>, status: ExitStatus) -> Result<Answer, RunError> {
-    match (status.code(), status.signal()) {
-        (Some(status), _) => Ok(Answer { stdout, stderr, status }),
-        (None, signal) => {
-            Err(RunError::Killed { argv: argv.to_string(), signal: signal.unwrap_or_default() })
-        }
-    }
 }
 
 #[cfg(test)]

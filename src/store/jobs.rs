@@ -10,7 +10,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Transaction,
 use super::columns::{bits, count, counted, counts, from_json, json, parsed, unsigned, write_counts};
 use super::error::{Fault, StoreError};
 use super::{Store, cursors};
-use crate::core::job::{JobKey, JobRecord, SuspendedBefore};
+use crate::core::job::{JobKey, JobRecord, Printed, SuspendedBefore};
 use crate::core::name::ClusterName;
 use crate::core::time::{Epoch, Window};
 
@@ -342,7 +342,7 @@ fn put_cluster(tx: &Transaction<'_>, cluster: &ClusterName) -> rusqlite::Result<
 }
 
 fn read_record(row: &Row<'_>, first: usize, cluster: &ClusterName) -> rusqlite::Result<JobRecord> {
-    let text = |column: usize| row.get::<_, String>(first + column);
+    let text = |column: usize| row.get::<_, Printed>(first + column);
     Ok(JobRecord {
         key: JobKey { cluster: cluster.clone(), dbindex: unsigned(row, first)? },
         job_id: unsigned(row, first + 1)?,
@@ -358,7 +358,7 @@ fn read_record(row: &Row<'_>, first: usize, cluster: &ClusterName) -> rusqlite::
         partition: text(11)?,
         qos: text(12)?,
         assoc_id: row.get::<_, Option<i64>>(first + 13)?.map(i64::cast_unsigned),
-        alloc: counts(row, first + 14)?,
+        alloc: counts(row, first + 14)?.into(),
     })
 }
 

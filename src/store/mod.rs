@@ -29,6 +29,7 @@ mod reports;
 mod retention;
 mod schema;
 mod snapshots;
+mod source_quotas;
 #[cfg(test)]
 mod tests;
 
@@ -37,7 +38,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 pub use amie::{
-    AmieFailure, AmieFilter, AmieMade, AmieMark, AmieRow, AmieState, AmieSum, AmieWaiting, JobChange, Word,
+    AmieFailure, AmieFilter, AmieMade, AmieMark, AmieRetention, AmieRow, AmieState, AmieSum, AmieWaiting,
+    FORGOTTEN, JobChange, StorageCollection, Word,
 };
 pub use decisions::LoggedDecision;
 pub use error::{Class, StoreError};
@@ -50,6 +52,7 @@ pub use outbox::{DeadLetter, Delivery, Enqueued, FailedDelivery, LEASE_S, Lease,
 pub use ownership::{Owned, ResetHow};
 pub use retention::{Pruned, Retention};
 pub use snapshots::Snapshot;
+pub use source_quotas::AcceptedQuotas;
 
 use error::Fault;
 

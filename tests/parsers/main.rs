@@ -325,7 +325,7 @@ fn records_and_sreport_of_the_same_cluster_agree() {
         // cpu alone loses suspended time, which these rows do not tell by window; node was not asked of sreport.
         let compared = |name: &str| !["cpu", "node"].contains(&name);
         for (tres, count) in record.alloc.iter().filter(|(tres, _)| seconds > 0 && compared(tres.as_str())) {
-            let key = (record.account.clone(), record.user.clone(), tres.to_string());
+            let key = (record.account.to_string(), record.user.to_string(), tres.to_string());
             *own.entry(key).or_default() += u128::from(*count) * u128::try_from(seconds).unwrap();
         }
     }

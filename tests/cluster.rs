@@ -278,6 +278,84 @@ async fn the_raw_usage_of_every_account_is_known_after_another_was_deleted() {
     }
 }
 
+/// Runs a command under the restrictions of the shipped unit, as the user nobody.
+fn under_the_unit(lab: &Lab, folder: &std::path::Path, command: &[&str]) -> (i32, String, String) {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = std::process::Command::new(root.join("tests/cluster/sandbox.py"))
+        .arg(root.join("systemd/slurm-site-agent.service"))
+        .arg("nobody")
+        .arg(format!("{},{}", lab.env["LAB_RUN"], folder.display()))
+        .arg("--")
+        .args(command)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+        .env("SLURM_CONF", &lab.env["SLURM_CONF"])
+        .output()
+        .expect("the sandbox starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn slurms_programs_and_a_whole_cycle_work_under_the_restrictions_of_the_unit() {
+    let Some(lab) = Lab::find() else { return };
+    lab.forget(&["unit_"]);
+    lab.accounts(&["unit_a"], "root");
+    {
+        let _lock = lab.accounts_lock();
+        lab.must("sacctmgr", &["-i", "add", "user", "name=nobody", "cluster=lab", "account=unit_a"]);
+        lab.must("sacctmgr", &["-i", "modify", "user", "name=nobody", "set", "adminlevel=Administrator"]);
+    }
+    let start = at("2025-07-20T10:00:00Z").0;
+    lab.jobs(&[format!("account=unit_a user=alice cpus=2 start={start} end={}", start + 3600)]);
+    let folder = tempfile::tempdir().unwrap();
+    let run = |command: &[&str]| under_the_unit(&lab, folder.path(), command);
+    // The restrictions are there: each of these works outside.
+    for forbidden in [
+        "touch /etc/sandbox",
+        "ls /root",
+        "cat /proc/1/status",
+        "python3 -c 'import mmap; mmap.mmap(-1, 4096, prot=mmap.PROT_READ|mmap.PROT_WRITE|mmap.PROT_EXEC)'",
+        "python3 -c 'import socket; socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)'",
+        "unshare --user true",
+        "mount -t tmpfs tmpfs /tmp",
+        "nice -n -1 true 2>&1 | grep . && false",
+    ] {
+        let (status, out, err) = run(&["sh", "-c", forbidden]);
+        assert_ne!(status, 0, "{forbidden}: {out}{err}");
+    }
+    let window = ["-S", "2025-07-20T00:00:00", "-E", "2025-07-21T00:00:00"];
+    let sacct =
+        [&["sacct", "-aDXnP", "-M", "lab"], &window[..], &["-A", "unit_a", "-o", "account,user,elapsedraw"]];
+    let (status, out, err) = run(&sacct.concat());
+    assert_eq!((status, out.as_str()), (0, "unit_a|alice|3600\n"), "{err}");
+    for asked in [
+        &["sacctmgr", "-nP", "show", "assoc", "where", "account=unit_a", "format=account"][..],
+        &["sshare", "-nP", "-A", "unit_a", "-o", "Account"][..],
+        &["scontrol", "ping"][..],
+        &["scontrol", "show", "config"][..],
+        &["sreport", "-nP", "cluster", "AccountUtilizationByUser"][..],
+    ] {
+        let (status, out, err) = run(asked);
+        assert_eq!(status, 0, "{asked:?}: {out}{err}");
+    }
+    // The agent itself, with its children, and a change.
+    let program = folder.path().join("slurm-site-agent");
+    std::fs::copy(env!("CARGO_BIN_EXE_slurm-site-agent"), &program).unwrap();
+    let text = config(&lab, &[("unit_a", 10)]).replace("FOLDER", folder.path().to_str().unwrap());
+    std::fs::write(folder.path().join("config.toml"), text).unwrap();
+    std::os::unix::fs::chown(folder.path(), Some(65_534), Some(65_534)).unwrap();
+    let config = folder.path().join("config.toml");
+    let agent = [program.to_str().unwrap(), "--config", config.to_str().unwrap(), "--evaluate-now", "--json"];
+    let (status, out, err) = run(&agent);
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}"));
+    assert_eq!(status, 0, "{report:#}{err}");
+    assert_eq!(report["collection"]["incomplete"], serde_json::Value::Null);
+    assert!(report["collection"]["new"].as_u64().is_some_and(|new| new > 0), "sacct answered: {report:#}");
+    assert_eq!(report["changes"][0]["outcome"]["outcome"], "applied", "{report:#}");
+    assert_eq!(qos_of(&lab, "unit_a"), "normal|normal");
+}
+
 #[tokio::test]
 async fn a_policy_change_of_one_account_of_many_runs_exactly_one_modify() {
     let Some(lab) = Lab::find() else { return };

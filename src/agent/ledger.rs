@@ -69,11 +69,8 @@ pub async fn collect(
     // Rows with eligible < until are shown, so the last window reaches one second past now.
     while next < now.plus(1) && state.incomplete.is_none() {
         let window = Window::new(next, now.plus(1).min(next.plus(length_s)));
-        let rows = collect_window(agent, window, edges, now, &mut seen, &mut state).await?;
-        length_s = match rows {
-            Some(rows) if rows < ROWS_FEW => (length_s * 2).min(QUIET_WINDOW_MAX_S),
-            _ => busy_s,
-        };
+        let rows = collect_window(agent, window, edges, now, Some(&mut seen), &mut state).await?;
+        length_s = next_length(length_s, rows, busy_s);
         next = window.until;
     }
     if state.incomplete.is_none() {
@@ -87,13 +84,51 @@ pub async fn collect(
     Ok(state)
 }
 
-/// Reads and stores one window; the number of rows, `None` when it failed.
+fn next_length(length_s: i64, rows: Option<usize>, busy_s: i64) -> i64 {
+    match rows {
+        Some(rows) if rows < ROWS_FEW => (length_s * 2).min(QUIET_WINDOW_MAX_S),
+        _ => busy_s,
+    }
+}
+
+/// Reads a window of the past into the ledger, whose watermark and reach stay as they are: for who needs the jobs
+/// themselves, not totals over periods. An answer without rows is believed only when slurmdbd shows a job of the last weeks
+/// that the ledger knows.
+pub(super) async fn collect_past(
+    agent: &mut Agent,
+    past: Window,
+    now: Epoch,
+) -> Result<CollectionState, AgentError> {
+    let mut state = CollectionState::default();
+    let cluster = agent.config.cluster.name.clone();
+    let busy_s = i64::try_from(agent.config.limits.window.as_secs()).unwrap_or(86_400).max(1);
+    let (mut next, mut length_s, mut empty) = (past.from.max(FIRST_JOB), busy_s, false);
+    while next < past.until && state.incomplete.is_none() {
+        let window = Window::new(next, past.until.min(next.plus(length_s)));
+        let rows = collect_window(agent, window, &BTreeSet::new(), now, None, &mut state).await?;
+        empty |= rows == Some(0);
+        length_s = next_length(length_s, rows, busy_s);
+        next = window.until;
+    }
+    let lately = Window::new(now.plus(-PROBE_AGE_MAX_S), now);
+    if empty
+        && state.incomplete.is_none()
+        && let Some(known) = agent.store.sentinel(&cluster, lately)?
+    {
+        state.incomplete = shows_again(agent, &known).await;
+    }
+    Step::Stored.passed();
+    Ok(state)
+}
+
+/// Reads and stores one window; the number of rows, `None` when it failed. `seen` collects what was shown and means that
+/// the watermark moves.
 async fn collect_window(
     agent: &mut Agent,
     window: Window,
     edges: &BTreeSet<Epoch>,
     now: Epoch,
-    seen: &mut BTreeSet<u64>,
+    seen: Option<&mut BTreeSet<u64>>,
     state: &mut CollectionState,
 ) -> Result<Option<usize>, AgentError> {
     state.windows += 1;
@@ -143,7 +178,7 @@ async fn collect_window(
         cluster: &cluster,
         window,
         now,
-        watermark: complete.then(|| window.until.min(now)),
+        watermark: (complete && seen.is_some()).then(|| window.until.min(now)),
         records: &lines.records,
         suspended: &suspended,
         rejected: lines.rejected,
@@ -152,7 +187,9 @@ async fn collect_window(
     })?;
     state.new += collected.new;
     state.changed += collected.changed;
-    seen.extend(shown);
+    if let Some(seen) = seen {
+        seen.extend(shown);
+    }
     Ok(Some(lines.records.len()))
 }
 
@@ -175,19 +212,26 @@ async fn nothing_shown(
     let cluster = agent.config.cluster.name.clone();
     let lately = Window::new(window.until.plus(-PROBE_AGE_MAX_S), window.until);
     let Some(known) = agent.store.sentinel(&cluster, lately)? else {
-        let open = agent.store.open_jobs(&cluster)?.len();
+        // A job that was submitted later does not lie in the window.
+        let open = agent.store.open_jobs(&cluster)?;
+        let open = open.iter().filter(|job| job.submit < window.until).count();
         return Ok(match (rejected, open) {
             (0, 0) => None,
             (0, _) => Some(format!("sacct showed nothing, although {open} jobs have not ended")),
             _ => Some(format!("none of the {rejected} lines of sacct was understood")),
         });
     };
-    let Some(end) = known.end else { return Ok(None) };
-    Ok(match agent.slurm.collect(Window::new(end.plus(-1), end.plus(1))).await {
+    Ok(shows_again(agent, &known).await)
+}
+
+/// Why slurmdbd cannot be believed now: it does not show a record that ended and that the ledger knows.
+async fn shows_again(agent: &Agent, known: &JobRecord) -> Option<String> {
+    let end = known.end?;
+    match agent.slurm.collect(Window::new(end.plus(-1), end.plus(1))).await {
         Ok(lines) if lines.records.iter().any(|record| record.key == known.key) => None,
-        Ok(_) => Some(not_shown_again(&known)),
+        Ok(_) => Some(not_shown_again(known)),
         Err(error) => Some(format!("sacct did not answer: {}", chain(&error))),
-    })
+    }
 }
 
 /// Suspension of jobs that were suspended and cross an edge of a period, asked for with `sacct -T`.

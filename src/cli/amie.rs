@@ -1,6 +1,7 @@
 //! `amie`: what was reported to ACCESS, what it accepted, and what an operator does about the rest.
 
 mod act;
+mod backfill;
 mod show;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -35,6 +36,11 @@ pub enum AmieVerb {
     Summary(SpanArgs),
     /// Ask the server now what it has loaded and what failed, and compare.
     Reconcile,
+    /// Report past months, one after the other: their jobs from sacct, their records, to the server.
+    ///
+    /// The position is stored after each month; without --from an unfinished backfill goes on. A month that was interrupted is
+    /// read again and nothing is told twice. Like `amie send` it needs the store for itself: stop the daemon.
+    Backfill(BackfillArgs),
 }
 
 /// When it happened: the end of a job, the collection of storage, the time of an adjustment.
@@ -153,7 +159,7 @@ pub struct AdjustArgs {
     #[arg(long)]
     resource: Option<String>,
     /// Decimal, not negative; by default the charge of the record it is about.
-    #[arg(long, required_unless_present = "about")]
+    #[arg(long, required_unless_present = "about", allow_hyphen_values = true)]
     charge: Option<String>,
     /// For when; by default now, or the submission of the job it is about.
     #[arg(long, value_name = "TIME", value_parser = instant)]
@@ -169,9 +175,26 @@ pub struct AdjustArgs {
     dry_run: bool,
 }
 
+/// Of `backfill`.
+#[derive(Debug, Clone, Args)]
+pub struct BackfillArgs {
+    /// First month, such as 2026-01.
+    #[arg(long, value_name = "MONTH", value_parser = backfill::month)]
+    from: Option<jiff::civil::Date>,
+    /// The month after the last one; by default the running one.
+    #[arg(long, value_name = "MONTH", requires = "from", value_parser = backfill::month)]
+    until: Option<jiff::civil::Date>,
+    /// Show the exact messages and send nothing; works on a copy of the store, beside the daemon.
+    #[arg(long)]
+    dry_run: bool,
+}
+
 /// Of `send`.
 #[derive(Debug, Clone, Args)]
 pub struct SendArgs {
+    /// Collect every storage report again first, whether this interval was collected or not.
+    #[arg(long)]
+    storage: bool,
     /// Show the exact messages and send nothing; works beside the daemon.
     #[arg(long)]
     dry_run: bool,
@@ -189,6 +212,7 @@ pub fn run(common: &Common, verb: &AmieVerb) -> Result<Exit, AgentError> {
         AmieVerb::Adjust(args) => act::adjust(common, args),
         AmieVerb::Send(args) => act::send(common, args),
         AmieVerb::Reconcile => act::reconcile(common),
+        AmieVerb::Backfill(args) => backfill::run(common, args),
     }
 }
 

@@ -25,14 +25,14 @@ use slurm_site_agent::core::time::{Epoch, Window};
 use slurm_site_agent::core::tres::{Tres, TresCounts};
 use slurm_site_agent::emulator::central::{Fault, FaultKind};
 use slurm_site_agent::slurm::{Answer, Runner};
-use slurm_site_agent::store::{AmieFilter, AmieRow, AmieState, Collection, Store};
+use slurm_site_agent::store::{AmieFilter, AmieRow, AmieState, Collected, Collection, Store};
 use support::{AMIE_KEY, Portal};
 
 /// 2025-08-01T00:00:00Z.
 const BEGIN: i64 = 1_754_006_400;
 /// Portals, each with its own faults, and jobs in each: more than a thousand histories.
-const WORLDS: u64 = 42;
-const HISTORIES: u64 = 25;
+const WORLDS: u64 = 26;
+const HISTORIES: u64 = 40;
 
 /// Polls a future at most so often, then gives it up: the process was killed there.
 struct KilledAfter<'f, T> {
@@ -189,6 +189,8 @@ impl World {
             now,
             watermark: Some(now),
             records: jobs,
+            before: Collected::default(),
+            more: false,
             suspended: &[],
             rejected: 0,
             reject_samples: Vec::new(),

@@ -9,6 +9,7 @@ mod emulate;
 pub mod evaluate_now;
 mod explain;
 mod history;
+mod ledger;
 pub mod log;
 mod policy;
 pub mod render;
@@ -108,6 +109,11 @@ enum Verb {
         #[command(subcommand)]
         what: amie::AmieVerb,
     },
+    /// The ledger of jobs: whether its kept totals equal a recount.
+    Ledger {
+        #[command(subcommand)]
+        what: ledger::LedgerVerb,
+    },
     /// The emulated world: `emulate sacct ...` (and the other Slurm programs), its server, its clock.
     ///
     /// Example: slurm-site-agent emulate sacctmgr -nP show assoc format=account,qos
@@ -129,6 +135,7 @@ pub fn run(cli: Cli) -> Result<Exit, AgentError> {
         Some(Verb::CheckConfig { print }) => check_config(&cli.common, print),
         Some(Verb::Confirm { plan }) => confirm(&cli.common, &plan),
         Some(Verb::Amie { what }) => amie::run(&cli.common, &what),
+        Some(Verb::Ledger { what }) => ledger::run(&cli.common, &what),
         Some(Verb::Emulate { what }) => emulate::run(&cli.common, what),
         Some(Verb::Check(args)) => check::run(&cli.common, &args),
         Some(Verb::Status(args)) => status::run(&cli.common, &args),

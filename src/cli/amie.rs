@@ -15,31 +15,53 @@ use crate::store::{AmieFilter, AmieState};
 /// Usage records for ACCESS (AMIE): the ledger of what was sent, accepted and loaded.
 ///
 /// status, records, failed and summary read the store only and work beside the daemon. resend, adjust and clear leave a
-/// word for it; send and reconcile ask the server themselves.
+/// word for it; send, backfill and reconcile ask the server themselves.
 #[derive(Debug, Clone, Subcommand)]
 pub enum AmieVerb {
     /// How many records are in which state, which jobs wait for a project, when the server was last asked.
+    ///
+    /// Storage reports show how many lines wait for a project and how many were rejected, with the reason.
+    ///
+    /// Example: slurm-site-agent amie status
     Status,
     /// List records, by default the newest version of each.
+    ///
+    /// Example: slurm-site-agent amie records --project TG-BIO260001 --state accepted --from 2026-11-01
     Records(RecordsArgs),
     /// List what failed, with the reason and what to do about it.
+    ///
+    /// Example: slurm-site-agent amie failed --json
     Failed,
     /// Clear failures on the server and give the records up. They are named by LocalRecordID or by the server's id.
+    ///
+    /// Example: slurm-site-agent amie clear lab.1234.1794132000 --dry-run
     Clear(NamedArgs),
     /// Send records again from their first try. A record that was loaded replaces itself.
+    ///
+    /// Example: slurm-site-agent amie resend --failed --dry-run
     Resend(ResendArgs),
-    /// Credit or debit a project by hand.
+    /// Credit or debit a project by hand: the exact message is shown first.
+    ///
+    /// Example: slurm-site-agent amie adjust --type refund --for lab.1234.1794132000 --comment "lost scratch"
     Adjust(AdjustArgs),
     /// Make and send everything that is due now. The daemon does the same in every cycle.
+    ///
+    /// Example: slurm-site-agent amie send --dry-run
     Send(SendArgs),
     /// Sums per project and resource: local, accepted, loaded, failed, and what is not loaded.
+    ///
+    /// Example: slurm-site-agent amie summary --from 2026-10-01 --until 2026-11-01
     Summary(SpanArgs),
     /// Ask the server now what it has loaded and what failed, and compare.
+    ///
+    /// Example: slurm-site-agent amie reconcile
     Reconcile,
     /// Report past months, one after the other: their jobs from sacct, their records, to the server.
     ///
     /// The position is stored after each month; without --from an unfinished backfill goes on. A month that was interrupted is
     /// read again and nothing is told twice. Like `amie send` it needs the store for itself: stop the daemon.
+    ///
+    /// Example: slurm-site-agent amie backfill --from 2026-01 --until 2026-07
     Backfill(BackfillArgs),
 }
 

@@ -13,7 +13,7 @@ use super::amie;
 use super::apply::{self, ChangeState, Made};
 use super::deliver::{self, DeliveryState};
 use super::error::{AgentError, chain};
-use super::facts::{self, Facts, SourceState};
+use super::facts::{self, Asking, Facts, SourceState};
 use super::judge::{self, Grounds, Periods, Totals};
 use super::ledger::{self, CollectionState};
 use super::orders::{self, CommandSettled, Orders};
@@ -42,6 +42,9 @@ pub struct Ask {
     pub deep: bool,
     /// Leave the usage reports for their own schedule.
     pub no_reports: bool,
+    /// Ask only the sources that said that they have changed, and deliver nothing: what they want is to be in force at
+    /// once.
+    pub stirred: bool,
 }
 
 /// What a cycle found and did.
@@ -147,7 +150,8 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
     };
 
     // 1 what the sources say
-    let facts = facts::fetch(agent, now).await?;
+    let asking = if ask.stirred { Asking::Stirred } else { Asking::Everyone };
+    let facts = facts::fetch_from(agent, asking, now).await?;
     Step::Fetched.passed();
     let previous_s = i64::try_from(agent.config.reports.previous_period.as_secs()).unwrap_or(i64::MAX);
     let periods = Periods::of(&facts, now, &agent.config.cluster.time_zone, previous_s)?;
@@ -157,6 +161,9 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
     report.findings.extend(ledger_findings(&report.collection));
     if ask.deep && report.collection.incomplete.is_none() {
         agent.store.put_success(shrink::DEEP_READ, now)?;
+    }
+    if ask.deep {
+        agent.store.quick_integrity()?;
     }
     // 6 accounts as they are
     match observe(agent).await {
@@ -171,15 +178,18 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
     report.findings.extend(report.held_usage.iter().map(shrink::HeldUsage::finding));
     report.sources = facts.states;
     // 12 tell
-    if !ask.dry_run {
+    if !ask.dry_run && !ask.stirred {
         let amie = amie::make(agent, now).await?;
         report.enqueued += amie.made;
         report.findings.extend(amie.findings);
         report.delivered = deliver::deliver(agent, now).await?;
         report.delivered.extend(amie::deliver(agent, now).await?);
         report.findings.extend(amie::read_back(agent, now, false).await?.findings);
+    }
+    if !ask.dry_run {
         agent.store.put_report(summary::CYCLE, &CycleSummary::of(&report), now)?;
     }
+    agent.store.rest()?;
     Ok(report)
 }
 

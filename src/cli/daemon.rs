@@ -15,6 +15,7 @@ use crate::agent::error::{AgentError, Exit, chain};
 use crate::agent::notify::Notify;
 use crate::agent::schedule::{self, Bell, Due, Timers};
 use crate::agent::signals::{Asked, Listener};
+use crate::agent::watch::Watchers;
 use crate::config::{self, Config};
 
 /// A cycle that takes longer than this many poll intervals is stuck: the watchdog is no longer fed.
@@ -40,6 +41,7 @@ async fn serve(common: &Common) -> Result<Exit, AgentError> {
     let mut agent = world.agent()?;
     let bell = Bell::default();
     let mut timers = timers(&agent.config, &bell).await?;
+    let mut watchers = watchers(&agent, &bell)?;
     let pulse = Pulse::start(&notify, &agent);
     bell.ring(Due::Poll);
     bell.ring(Due::Report);
@@ -68,6 +70,8 @@ async fn serve(common: &Common) -> Result<Exit, AgentError> {
                             tracing::error!(error = chain(&error), "the new configuration is refused; the running one stays");
                         }
                         timers = self::timers(&agent.config, &bell).await?;
+                        watchers.stop().await;
+                        watchers = self::watchers(&agent, &bell)?;
                         bell.ring(Due::Poll);
                     }
                     notify.ready();
@@ -76,6 +80,10 @@ async fn serve(common: &Common) -> Result<Exit, AgentError> {
             },
             due = bell.wait() => due,
         };
+        // A cycle in between may have asked already.
+        if due == [Due::Stirred] && !agent.stirred.any() {
+            continue;
+        }
         match work(&mut agent, &due, &mut listener, &bell, &pulse).await? {
             Some(line) => notify.status(&line),
             None => break,
@@ -83,6 +91,7 @@ async fn serve(common: &Common) -> Result<Exit, AgentError> {
     }
     notify.stopping();
     tracing::info!("stopping");
+    watchers.stop().await;
     timers.stop().await;
     pulse.stop();
     drop(agent);
@@ -121,8 +130,12 @@ async fn work(
 
 /// One turn: a cycle, and the audit when it is due.
 async fn turn(agent: &mut Agent, due: &[Due]) -> Result<CycleReport, AgentError> {
-    let ask =
-        Ask { deep: due.contains(&Due::DeepScan), no_reports: !due.contains(&Due::Report), ..Ask::default() };
+    let ask = Ask {
+        deep: due.contains(&Due::DeepScan),
+        no_reports: !due.contains(&Due::Report),
+        stirred: due.iter().all(|due| *due == Due::Stirred),
+        ..Ask::default()
+    };
     let mut report = cycle(agent, &ask).await?;
     if due.contains(&Due::Audit) {
         match audit::audit(agent).await {
@@ -174,6 +187,10 @@ fn crons(config: &Config) -> [(Due, String); 3] {
 async fn timers(config: &Config, bell: &Bell) -> Result<Timers, AgentError> {
     let zone = &config.cluster.time_zone_name;
     Ok(Timers::start(bell, config.poll_interval(), &crons(config), zone).await?)
+}
+
+fn watchers(agent: &Agent, bell: &Bell) -> Result<Watchers, AgentError> {
+    Watchers::start(&agent.config, &agent.clock, bell, &agent.stirred)
 }
 
 /// The configuration read again; what cannot be used is refused as a whole and the running one stays.

@@ -37,7 +37,7 @@ use crate::core::tres::Tres;
 pub use argv::{Argv, Program};
 pub use error::{Class, SlurmError};
 pub use job_stream::JobStream;
-pub use runner::{Answer, EmulatedBody, Processes, RunError, Runner};
+pub use runner::{Answer, EmulatedBody, Processes, RunError, Runner, SiteProgram};
 pub use sacct::{JobLabel, JobLines};
 pub use sacctmgr::modify::{Applied, Echoed};
 pub use sacctmgr::qos::ObservedQos;
@@ -68,6 +68,11 @@ impl Slurm {
     /// The cluster of that name behind that door.
     pub fn new(runner: Runner, cluster: ClusterName) -> Slurm {
         Slurm { runner, cluster }
+    }
+
+    /// The door.
+    pub fn runner(&self) -> &Runner {
+        &self.runner
     }
 
     /// The cluster's name.

@@ -17,7 +17,10 @@ use crate::core::job::{JobKey, JobRecord, Printed, SuspendedBefore};
 use crate::core::name::ClusterName;
 use crate::core::time::{Epoch, Window};
 
-/// What one reading of sacct brought, stored as a whole.
+/// Records of a collection from which on it is worth room for pages.
+const MANY: usize = 5_000;
+
+/// What one reading of sacct brought, or a part of it, stored as a whole.
 #[derive(Debug)]
 pub struct Collection<'a> {
     /// The cluster of every record in it.
@@ -30,6 +33,10 @@ pub struct Collection<'a> {
     pub watermark: Option<Epoch>,
     /// Records, in any order.
     pub records: &'a [JobRecord],
+    /// What became of the records of the same window that were stored before these.
+    pub before: Collected,
+    /// Whether more records of the window follow: then these are facts and no more, nothing is logged and the watermark stays.
+    pub more: bool,
     /// Suspension before edges of windows.
     pub suspended: &'a [SuspendedBefore],
     /// Lines that were not understood.
@@ -52,6 +59,18 @@ pub struct Collected {
     /// Stored rows that went because the same job and submit time came with another DBIndex; the records that took
     /// their place count as new or changed as well.
     pub rekeyed: usize,
+}
+
+impl Collected {
+    /// Both together.
+    pub fn and(self, other: Collected) -> Collected {
+        Collected {
+            new: self.new + other.new,
+            changed: self.changed + other.changed,
+            unchanged: self.unchanged + other.unchanged,
+            rekeyed: self.rekeyed + other.rekeyed,
+        }
+    }
 }
 
 /// One line of the log of collections.
@@ -79,6 +98,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::ForeignRecord`] when a record belongs to another cluster.
     pub fn put_collection(&mut self, collection: &Collection<'_>) -> Result<Collected, StoreError> {
+        if collection.records.len() >= MANY {
+            self.reading("making room", |conn| {
+                conn.pragma_update(None, "cache_size", -super::CACHE_BULK_KIB)
+            })?;
+        }
         // Numbers of names only count once they are committed.
         let mut names = std::mem::take(&mut self.names);
         let collected = self.transaction("storing a collection", |tx| {
@@ -98,6 +122,9 @@ impl Store {
             }
             putting.put_suspended(collection.suspended)?;
             let collected = putting.finish()?;
+            if collection.more {
+                return Ok(collected);
+            }
             if let Some(watermark) = collection.watermark {
                 // Reading the past anew takes nothing back of what is complete up to now.
                 tx.prepare_cached(
@@ -105,7 +132,7 @@ impl Store {
                 )?
                 .execute(params![cluster, watermark])?;
             }
-            log_collection(tx, cluster, collection, collected)?;
+            log_collection(tx, cluster, collection, collection.before.and(collected))?;
             Ok(collected)
         })?;
         self.names = names;

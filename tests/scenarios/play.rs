@@ -9,7 +9,6 @@ use slurm_site_agent::core::name::AccountName;
 use slurm_site_agent::core::time::{Epoch, Window};
 use slurm_site_agent::core::tres::Tres;
 use slurm_site_agent::emulator::central::{CentralState, Clock as CentralClock};
-use slurm_site_agent::slurm::Slurm;
 
 use crate::body::Body;
 use crate::normal::{Call, Normal};
@@ -188,8 +187,6 @@ impl Play<'_> {
         if reconfigured && !is_new {
             let config = read(&config, site.folder.path());
             site.agent.reconfigure(config).expect("a configuration that works");
-            // The agent thinks it is in production and would go on with the programs of this host.
-            site.agent.slurm = Slurm::new(body.runner(), site.agent.config.cluster.name.clone());
         }
         site
     }

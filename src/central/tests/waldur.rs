@@ -177,6 +177,29 @@ async fn resources_become_allocations_and_unusable_ones_are_left_out() {
 }
 
 #[tokio::test]
+async fn metadata_of_resources_are_read_by_account_and_odd_ones_are_told() {
+    let rows = value!([
+        {"uuid": "a1", "backend_id": "Bio", "backend_metadata": {"pid": " TG-1 "}, "attributes": {"pid": "no"}},
+        {"uuid": "a2", "backend_id": "chem", "backend_metadata": {"pid": null}, "attributes": {"pid": "TG-2"}},
+        {"uuid": "a3", "backend_id": "phys", "attributes": {"pid": 7}},
+        {"uuid": "a4", "backend_id": "geo", "backend_metadata": {"pid": "TG-4"}},
+        {"uuid": "a5", "backend_id": "geo", "backend_metadata": {"pid": "TG-5"}},
+        {"uuid": "a6", "backend_id": "math", "backend_metadata": {"pid": "a\nb"}},
+        {"uuid": "a7", "backend_id": "none", "backend_metadata": {"other": "x"}},
+        {"uuid": "a8", "backend_id": "root", "backend_metadata": {"pid": "TG-8"}},
+    ]);
+    let server = listing(&rows).await;
+    let fetched = client(&server).fetch_allocations().await.unwrap();
+    let seen = &server.seen()[0].target;
+    assert!(seen.contains("field=backend_metadata") && seen.contains("field=attributes"), "{seen}");
+    let (texts, notices) = crate::central::waldur::wire::resource_texts(&fetched.raw, &fetched.value, "pid");
+    let shown: Vec<_> = texts.iter().map(|(account, text)| (account.as_str(), text.as_str())).collect();
+    assert_eq!(shown, [("bio", "TG-1"), ("chem", "TG-2")]);
+    let odd: Vec<_> = notices.iter().map(|notice| (notice.id.as_str(), notice.rejected)).collect();
+    assert_eq!(odd, [("a3", false), ("a5", false), ("a6", false)], "{notices:?}");
+}
+
+#[tokio::test]
 async fn commands_are_read_oldest_first_each_once_and_never_from_the_shell_text() {
     let mut rows: Value = serde_json::from_str(&fixture("waldur/command-history.json")).unwrap();
     let again = rows[2].clone();

@@ -309,7 +309,7 @@ async fn splits(
     }
     let mut found = Vec::new();
     for (edge, jobs) in by_edge {
-        let split = agent.slurm.suspended_before(&jobs, edge).await;
+        let split = agent.slurm.suspended_before(&jobs, edge, now).await;
         found.extend(split.map_err(|error| format!("sacct -T did not answer: {}", chain(&error)))?);
     }
     Ok(found)

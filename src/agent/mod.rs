@@ -7,6 +7,7 @@ pub mod apply;
 pub mod audit;
 pub mod backfill;
 pub mod clock;
+pub mod counters;
 pub mod cycle;
 pub mod deliver;
 pub mod error;

@@ -229,7 +229,7 @@ impl Play<'_> {
         let hour = Window::new(now.plus(-3600), now);
         let tres = [Tres::cpu(), Tres::mem(), Tres::billing(), Tres::parse("gres/gpu").expect("a TRES")];
         let jobs = slurm.collect(Window::new(now.plus(-40 * 86_400), now)).await.expect("sacct answers");
-        slurm.suspended_before(&jobs.records, now.plus(-1800)).await.expect("sacct -T answers");
+        slurm.suspended_before(&jobs.records, now.plus(-1800), now).await.expect("sacct -T answers");
         slurm.observe().await.expect("show assoc answers");
         slurm.qos().await.expect("show qos answers");
         slurm.tres().await.expect("show tres answers");

@@ -289,6 +289,19 @@ async fn malformed_commands_are_not_understood_with_the_reason_and_never_an_erro
     }
 }
 
+#[tokio::test]
+async fn commands_of_one_second_are_in_the_order_of_their_instants_however_they_are_listed() {
+    let row = |uuid: &str, executed_at: &str| value!({"uuid": uuid, "command_type": "reset_usage", "parameters": {"account": "a"}, "executed_at": executed_at});
+    let (first, second) = ("2026-11-22T05:00:00.200001Z", "2026-11-22T05:00:00.200002Z");
+    for rows in [value!([row("c2", second), row("c1", first)]), value!([row("c1", first), row("c2", second)])]
+    {
+        let server = listing(&rows).await;
+        let fetched = client(&server).fetch_commands(POLICY, None).await.unwrap();
+        let order: Vec<_> = fetched.value.iter().map(|c| (c.uuid.as_str(), c.issued_ns)).collect();
+        assert_eq!(order, [("c1", 200_001_000), ("c2", 200_002_000)], "{rows}");
+    }
+}
+
 async fn one_command(row: Value) -> crate::core::command::Command {
     let server = listing(&value!([row])).await;
     client(&server).fetch_commands(POLICY, None).await.unwrap().value.remove(0)

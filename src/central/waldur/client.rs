@@ -201,7 +201,7 @@ impl WaldurClient {
         let raw = page_rows(&self.http.send(Call::get(&path, &query)).await?)?;
         let mut notices = Vec::new();
         let mut commands: Vec<Command> = Vec::new();
-        // The server sends the newest first; sorting is stable, so rows of the same second keep their order.
+        // The server sends the newest first, though not always; sorting is stable, so rows of the same instant keep their order.
         for (place, row) in raw.iter().enumerate().rev() {
             match wire::command(row, &self.source, policy) {
                 Ok(command) if commands.iter().any(|known| known.uuid == command.uuid) => {}
@@ -209,7 +209,7 @@ impl WaldurClient {
                 Err(misfit) => notices.push(rejected("command", row, place, &misfit)),
             }
         }
-        commands.sort_by_key(|command| command.issued);
+        commands.sort_by_key(Command::issue);
         Ok(Fetched { value: commands, notices, raw })
     }
 

@@ -253,7 +253,7 @@ pub(super) fn command(row: &Value, source: &SourceName, policy: &str) -> Result<
     let parameters = fields.object("parameters").ok().flatten();
     let account_text =
         parameters.and_then(|map| map.get("account")).and_then(Value::as_str).unwrap_or_default();
-    let issued = match fields.instant("executed_at") {
+    let issued = match fields.exact_instant("executed_at") {
         Ok(Some(issued)) => Ok(issued),
         Ok(None) => Err(Misfit::new("executed_at", "is missing")),
         Err(misfit) => Err(misfit),
@@ -268,7 +268,8 @@ pub(super) fn command(row: &Value, source: &SourceName, policy: &str) -> Result<
         source: source.clone(),
         policy: policy.to_owned(),
         account_text: account_text.to_owned(),
-        issued: issued.unwrap_or(Epoch(0)),
+        issued: issued.clone().map_or(Epoch(0), |(second, _)| second),
+        issued_ns: issued.map_or(0, |(_, nanoseconds)| nanoseconds),
         description: fields.text("description").ok().flatten().unwrap_or_default().to_owned(),
         kind,
     })

@@ -75,6 +75,8 @@ const FINDINGS_MAX: usize = 5;
 pub struct Store {
     conn: Connection,
     path: PathBuf,
+    /// Device and inode of the file that is open.
+    file: Option<(u64, u64)>,
     /// Held for as long as the store is open for writing; a reader has none. Given back last.
     lock: Option<lock::WriterLock>,
 }
@@ -92,7 +94,9 @@ impl Store {
         let lock = lock::WriterLock::acquire(path)?;
         place::make_file(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut store = Store { conn: connect(path, flags)?, path: path.to_owned(), lock: Some(lock) };
+        let conn = connect(path, flags)?;
+        let file = place::file_at(path);
+        let mut store = Store { conn, path: path.to_owned(), file, lock: Some(lock) };
         let found = store.schema_found()?;
         store.check("quick_check")?;
         store.set_up_writing()?;
@@ -119,7 +123,8 @@ impl Store {
             }
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let store = Store { conn: connect(path, flags)?, path: path.to_owned(), lock: None };
+        let conn = connect(path, flags)?;
+        let store = Store { conn, path: path.to_owned(), file: place::file_at(path), lock: None };
         match store.schema_found()? {
             schema::NEWEST => Ok(store),
             0 => Err(StoreError::Absent { path: path.to_owned() }),
@@ -230,6 +235,10 @@ impl Store {
         let path = &self.path;
         if self.lock.is_none() {
             return Err(StoreError::ReadOnly { doing, path: path.clone() });
+        }
+        // SQLite would go on with a file that nobody can find any more (seen with its write-ahead log).
+        if place::file_at(path) != self.file {
+            return Err(StoreError::Replaced { doing, path: path.clone() });
         }
         let run = |conn: &mut Connection| {
             let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;

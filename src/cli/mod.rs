@@ -6,6 +6,7 @@ mod amie;
 mod backfill;
 mod check;
 mod confirm;
+mod consent;
 mod daemon;
 mod emulate;
 pub mod evaluate_now;
@@ -14,6 +15,8 @@ mod history;
 mod ledger;
 pub mod log;
 mod policy;
+mod quota;
+mod refusal;
 pub mod render;
 mod status;
 mod usage;
@@ -116,6 +119,7 @@ enum Verb {
     Explain(explain::ExplainArgs),
     History(history::HistoryArgs),
     Policy(Box<policy::PolicyArgs>),
+    Quota(Box<quota::QuotaArgs>),
     /// Usage records for ACCESS (AMIE): the ledger of what was sent, accepted and loaded.
     ///
     /// Example: slurm-site-agent amie summary --from 2026-10-01
@@ -159,6 +163,7 @@ pub fn run(cli: Cli) -> Result<Exit, AgentError> {
         Some(Verb::Explain(args)) => explain::run(&cli.common, &args),
         Some(Verb::History(args)) => history::run(&cli.common, &args),
         Some(Verb::Policy(args)) => policy::run(&cli.common, &args),
+        Some(Verb::Quota(args)) => quota::run(&cli.common, &args),
     }
 }
 

@@ -11,6 +11,11 @@ pub fn text(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
+/// Prints what a person should know beside the answer, on standard error.
+pub fn remark(text: &str) {
+    let _ = std::io::stderr().lock().write_all(format!("! {}\n", printable(text)).as_bytes());
+}
+
 /// Passes on what an emulated program printed.
 pub fn bytes(stdout: &[u8], stderr: &[u8]) {
     let _ = std::io::stdout().lock().write_all(stdout);

@@ -27,6 +27,7 @@ use crate::core::command::Mode;
 use crate::core::desired::{Desired, Wish, desired};
 use crate::core::evaluate::{Decision, PartitionWeights, Rules};
 use crate::core::name::AccountName;
+use crate::core::own::OwnValues;
 use crate::core::plan::{Change, Outcome, Owned, Plan, PlanLimits, PlannedChange, ResetMarker, plan};
 use crate::core::time::Epoch;
 use crate::store::ResetHow;
@@ -91,6 +92,8 @@ pub struct Weighed {
     pub observed: Observed,
     /// Everything that is asked for, by policies as decided here, by the servers' flags and by commands.
     pub wishes: Vec<Wish>,
+    /// What rows had of their own where the agent has set a value that it gives back.
+    pub own: OwnValues,
     /// What comes of it for every account.
     pub wanted: BTreeMap<AccountName, Desired>,
 }
@@ -271,15 +274,17 @@ async fn govern(
         agreement::compare(agent, scene.facts, &decisions, &orders, now)?;
     report.findings.extend(report.disagreements.iter().map(|one| one.finding(&agent.config)));
     let wishes = agreement::wishes(&agent.config, scene.facts, &decisions, &orders, &scene.rules.qos);
-    let mut wanted = desired(&decisions, &wishes, &resets, &observed, &scene.rules.qos);
+    let own = agent.store.own_values()?;
+    let mut wanted = desired(&decisions, &wishes, &resets, &observed, &own, &scene.rules.qos);
     tracing::debug!(cycle = agent.cycle, accounts = wanted.len(), "desired");
     if ask.dry_run {
-        report.weighed = Some(Weighed { observed: observed.clone(), wishes, wanted: wanted.clone() });
+        report.weighed =
+            Some(Weighed { observed: observed.clone(), wishes, own: own.clone(), wanted: wanted.clone() });
     }
     if let Some(only) = &ask.account {
         wanted.retain(|account, _| account == only);
     }
-    let plan = make_plan(agent, &wanted, &observed, scene.rules, ask.dry_run)?;
+    let plan = make_plan(agent, &wanted, &observed, own, scene.rules, ask.dry_run)?;
     Step::Planned.passed();
     report.findings.extend(plan.findings.iter().cloned());
     report.findings.extend(plan.missing.iter().map(|name| format!("account {name} does not exist")));
@@ -295,6 +300,10 @@ async fn govern(
         report.changes = plan.changes.iter().map(unmade).collect();
         report.decisions = decisions;
         return Ok(());
+    }
+    // What the changes give back one day is remembered before any of them is run.
+    if !plan.remember.is_empty() || !plan.forget.is_empty() {
+        agent.store.put_own_values(&plan.remember, &plan.forget)?;
     }
     // 8 to 11 apply, read back, settle
     let mut made = apply::apply(agent, &plan.changes, now).await?;
@@ -369,10 +378,11 @@ fn make_plan(
     agent: &mut Agent,
     wanted: &BTreeMap<AccountName, Desired>,
     observed: &Observed,
+    own: OwnValues,
     rules: &Rules,
     dry_run: bool,
 ) -> Result<Plan, AgentError> {
-    let mut owned = Owned { limits: agent.store.owned()?, submit: agent.store.owned_submit()? };
+    let mut owned = Owned { limits: agent.store.owned()?, own };
     if rules.partitions.is_none() {
         // Whether a limit on billing is still wanted is not known now: what is in force stays in force.
         owned.limits.clear();

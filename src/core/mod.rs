@@ -13,6 +13,7 @@ pub mod evaluate;
 pub mod exact;
 pub mod job;
 pub mod name;
+pub mod own;
 pub mod period;
 pub mod plan;
 pub mod policy;
@@ -20,9 +21,11 @@ pub mod preview;
 pub mod quota;
 pub mod quota_map;
 pub mod report;
+pub mod settled;
 pub mod time;
 pub mod tres;
 pub mod usage;
+pub mod windows;
 
 #[cfg(test)]
 mod tests;

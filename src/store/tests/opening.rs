@@ -398,13 +398,20 @@ fn a_store_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_it() {
     let conn = rusqlite::Connection::open(&place.path).unwrap();
     conn.execute_batch(
         "DROP TABLE reports; DROP TABLE amie_records; DROP TABLE amie_waiting; DROP TABLE amie_failures; \
-             DROP TABLE amie_words; PRAGMA user_version = 1",
+             DROP TABLE amie_words; DROP TABLE own_values; DROP INDEX jobs_submitted; \
+             CREATE TABLE owned_submit (account TEXT PRIMARY KEY) STRICT, WITHOUT ROWID; \
+             INSERT INTO owned_submit VALUES ('bio42'); PRAGMA user_version = 1",
     )
     .unwrap();
     drop(conn);
     assert!(matches!(Store::open_reader(&place.path).unwrap_err(), StoreError::Older { found: 1, .. }));
     let mut store = place.open();
     assert_eq!(jobs_in(&store, 0, 1000).len(), 1);
+    let own = store.own_values().unwrap();
+    let blocked: Vec<String> =
+        own.iter().map(|(key, own)| format!("{} {} {own:?}", key.account, key.field)).collect();
+    let value = "Own { before: Limit(Cleared), set: Limit(At(0)), earlier: None }";
+    assert_eq!(blocked, [format!("bio42 GrpSubmitJobs {value}")]);
     store.put_report("cycle", &1, Epoch(5)).unwrap();
     drop(store);
     assert_eq!(Store::open_reader(&place.path).unwrap().last_report("cycle").unwrap(), Some((1, Epoch(5))));

@@ -22,7 +22,7 @@ use slurm_site_agent::core::exact::Exact;
 use slurm_site_agent::core::job::{JobKey, JobRecord};
 use slurm_site_agent::core::name::{AccountName, ClusterName, SourceName};
 use slurm_site_agent::core::time::{Epoch, Window};
-use slurm_site_agent::core::tres::Tres;
+use slurm_site_agent::core::tres::{Tres, TresCounts};
 use slurm_site_agent::emulator::central::{Fault, FaultKind};
 use slurm_site_agent::slurm::{Answer, Runner};
 use slurm_site_agent::store::{AmieFilter, AmieRow, AmieState, Collection, Store};
@@ -218,7 +218,7 @@ impl World {
             partition: "debug".into(),
             qos: "normal".into(),
             assoc_id: None,
-            alloc: counts.map(|(name, count)| (tres(name), count)).into(),
+            alloc: TresCounts::from(counts.map(|(name, count)| (tres(name), count))).into(),
         }
     }
 
@@ -238,7 +238,7 @@ impl World {
         let lasted = self.rng.random_range(0..20_000);
         let end = last.start.unwrap_or(last.submit).plus(lasted);
         let states = ["COMPLETED", "FAILED", "TIMEOUT", "NODE_FAIL", "CANCELLED by 0", "OUT_OF_MEMORY"];
-        let state = states[self.rng.random_range(0..states.len())].to_owned();
+        let state = states[self.rng.random_range(0..states.len())].into();
         match (last.end, self.rng.random_range(0..6)) {
             (None, 0 | 1) => {
                 // Requeued: this incarnation ends and another begins.
@@ -250,9 +250,9 @@ impl World {
             // Corrected afterwards: its end, what it held, whose it was, or that it ever ran.
             (Some(_), 0) => vec![JobRecord { end: Some(end), state, ..last }],
             (Some(_), 1) => {
-                let mut alloc = last.alloc.clone();
+                let mut alloc = TresCounts::clone(&last.alloc);
                 alloc.insert(tres("billing"), self.rng.random_range(0..50));
-                vec![JobRecord { alloc, ..last }]
+                vec![JobRecord { alloc: alloc.into(), ..last }]
             }
             (Some(_), 2) => vec![JobRecord { account: "one".into(), ..last }],
             (Some(_), 3) => vec![JobRecord { start: None, ..last }],

@@ -27,8 +27,8 @@ fn record(cluster: &ClusterName, change: &Change, edge: i64) -> JobRecord {
     JobRecord {
         key: JobKey { cluster: cluster.clone(), dbindex: job + if rekeyed { 1000 } else { 0 } },
         job_id: job,
-        account: format!("a{}", job % 3),
-        user: format!("u{}", job % 2),
+        account: format!("a{}", job % 3).into(),
+        user: format!("u{}", job % 2).into(),
         state: "RUNNING".into(),
         submit: Epoch(edge - 900_000 - job as i64),
         eligible: Some(Epoch(start)),
@@ -39,7 +39,7 @@ fn record(cluster: &ClusterName, change: &Change, edge: i64) -> JobRecord {
         partition: "p".into(),
         qos: "q".into(),
         assoc_id: None,
-        alloc: BTreeMap::from([(Tres::cpu(), 2), (Tres::billing(), 3)]),
+        alloc: BTreeMap::from([(Tres::cpu(), 2), (Tres::billing(), 3)]).into(),
     }
 }
 

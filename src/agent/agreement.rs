@@ -68,7 +68,8 @@ pub fn enforcement(config: &Config, source: &SourceName) -> Enforcement {
         .sources
         .iter()
         .find(|known| known.name == *source)
-        .map(|known| known.enforcement)
+        .and_then(|known| known.policies())
+        .map(|policies| policies.enforcement)
         .unwrap_or_default()
 }
 

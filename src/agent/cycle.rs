@@ -13,10 +13,11 @@ use super::amie;
 use super::apply::{self, ChangeState, Made};
 use super::deliver::{self, DeliveryState};
 use super::error::{AgentError, chain};
-use super::facts::{self, Facts, SourceState};
+use super::facts::{self, Asking, Facts, SourceState};
 use super::judge::{self, Grounds, Periods, Totals};
 use super::ledger::{self, CollectionState};
 use super::orders::{self, CommandSettled, Orders};
+use super::quota_wishes;
 use super::shrink::{self, HeldUsage};
 use super::step::Step;
 use super::summary::{self, CycleSummary};
@@ -29,6 +30,7 @@ use crate::core::evaluate::{Decision, PartitionWeights, Rules};
 use crate::core::name::AccountName;
 use crate::core::own::OwnValues;
 use crate::core::plan::{Change, Outcome, Owned, Plan, PlanLimits, PlannedChange, ResetMarker, plan};
+use crate::core::quota_rules::QuotaStanding;
 use crate::core::time::Epoch;
 use crate::store::ResetHow;
 
@@ -43,6 +45,9 @@ pub struct Ask {
     pub deep: bool,
     /// Leave the usage reports for their own schedule.
     pub no_reports: bool,
+    /// Ask only the sources that said that they have changed, and deliver nothing: what they want is to be in force at
+    /// once.
+    pub stirred: bool,
 }
 
 /// What a cycle found and did.
@@ -78,6 +83,10 @@ pub struct CycleReport {
     pub disagreements_total: u64,
     /// Totals of usage that are not told because they would shrink.
     pub held_usage: Vec<HeldUsage>,
+    /// Where the rules of quotas stand.
+    pub quotas: Vec<QuotaStanding>,
+    /// When the next window of a quota has rolled away: a cycle is due then.
+    pub wake: Option<Epoch>,
     /// What people should know.
     pub findings: Vec<String>,
     /// Of a dry run: what its plan was made from.
@@ -145,12 +154,15 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
         disagreements: Vec::new(),
         disagreements_total: 0,
         held_usage: Vec::new(),
+        quotas: Vec::new(),
+        wake: None,
         findings: Vec::new(),
         weighed: None,
     };
 
     // 1 what the sources say
-    let facts = facts::fetch(agent, now).await?;
+    let asking = if ask.stirred { Asking::Stirred } else { Asking::Everyone };
+    let facts = facts::fetch_from(agent, asking, now).await?;
     Step::Fetched.passed();
     let previous_s = i64::try_from(agent.config.reports.previous_period.as_secs()).unwrap_or(i64::MAX);
     let periods = Periods::of(&facts, now, &agent.config.cluster.time_zone, previous_s)?;
@@ -174,13 +186,15 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
     report.findings.extend(report.held_usage.iter().map(shrink::HeldUsage::finding));
     report.sources = facts.states;
     // 12 tell
-    if !ask.dry_run {
+    if !ask.dry_run && !ask.stirred {
         let amie = amie::make(agent, now).await?;
         report.enqueued += amie.made;
         report.findings.extend(amie.findings);
         report.delivered = deliver::deliver(agent, now).await?;
         report.delivered.extend(amie::deliver(agent, now).await?);
         report.findings.extend(amie::read_back(agent, now, false).await?.findings);
+    }
+    if !ask.dry_run {
         agent.store.put_report(summary::CYCLE, &CycleSummary::of(&report), now)?;
     }
     Ok(report)
@@ -251,7 +265,11 @@ async fn govern(
         incomplete: report.collection.incomplete.as_deref(),
         rules: scene.rules,
     };
-    let decisions = judge::decide(agent, scene.facts, &grounds);
+    let mut decisions = judge::decide(agent, scene.facts, &grounds);
+    let incomplete = report.collection.incomplete.as_deref();
+    let quotas = quota_wishes::verdict(agent, scene.facts, &observed, incomplete, now).await?;
+    decisions.extend(quota_wishes::undecided(&quotas));
+    report.wake = quotas.wake();
     judge::log(agent, &decisions, now)?;
     for decided in decisions.iter().filter_map(Decision::decided) {
         report
@@ -273,7 +291,10 @@ async fn govern(
     (report.disagreements, report.disagreements_total) =
         agreement::compare(agent, scene.facts, &decisions, &orders, now)?;
     report.findings.extend(report.disagreements.iter().map(|one| one.finding(&agent.config)));
-    let wishes = agreement::wishes(&agent.config, scene.facts, &decisions, &orders, &scene.rules.qos);
+    let mut wishes = agreement::wishes(&agent.config, scene.facts, &decisions, &orders, &scene.rules.qos);
+    wishes.extend(quotas.wishes);
+    report.quotas = quotas.standings;
+    report.findings.extend(quotas.findings);
     let own = agent.store.own_values()?;
     let mut wanted = desired(&decisions, &wishes, &resets, &observed, &own, &scene.rules.qos);
     tracing::debug!(cycle = agent.cycle, accounts = wanted.len(), "desired");
@@ -306,7 +327,7 @@ async fn govern(
         agent.store.put_own_values(&plan.remember, &plan.forget)?;
     }
     // 8 to 11 apply, read back, settle
-    let mut made = apply::apply(agent, &plan.changes, now).await?;
+    let mut made = apply::apply(agent, &plan.changes, &observed, now).await?;
     leave_open(agent, &plan, &mut made)?;
     if let Some(after) = made.observed.take() {
         observed = after;

@@ -9,7 +9,7 @@ use super::error::AgentError;
 use super::facts;
 use super::outlook::{Outlook, Outlooks, outlooks};
 use crate::core::association::{
-    Assignments, JobLimits, Limit, Observed, ObservedAssociation, ObservedUser, Share, TresLimits,
+    Assignments, JobLimits, Limit, Observed, ObservedAssociation, ObservedUser, Share, TresLimits, UserRow,
 };
 use crate::core::component::{ComponentName, Components};
 use crate::core::desired::{Desired, Wish, ancestors};
@@ -320,6 +320,15 @@ fn undo(slurm: &Slurm, change: &Change, observed: &Observed) -> Vec<String> {
                 .into_iter()
                 .collect()
         }
+        Change::Users { users, accounts, set } => accounts
+            .iter()
+            .flat_map(|account| users.iter().map(move |user| (user, account)))
+            .flat_map(|(user, account)| {
+                let (user, account, row) = (user.clone(), account.clone(), UserRow::Only);
+                let one = Change::User { user, account, row, set: set.clone() };
+                undo(slurm, &one, observed)
+            })
+            .collect(),
         Change::ResetRawUsage { account, .. } => {
             vec![format!("(the raw usage of {account} cannot be given back once it is reset)")]
         }

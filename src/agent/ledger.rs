@@ -240,7 +240,7 @@ fn flag_runaways(agent: &mut Agent, seen: &BTreeSet<u64>, now: Epoch) -> Result<
                 tracing::warn!(
                     dbindex,
                     job = record.job_id,
-                    account = record.account,
+                    account = record.account.as_str(),
                     "a job record without an end is set aside as runaway; see `sacctmgr show runaway`"
                 );
             }

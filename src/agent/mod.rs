@@ -18,12 +18,15 @@ pub mod notify;
 pub mod orders;
 pub mod outlook;
 pub mod preflight;
+pub mod quota_wishes;
+pub mod quotas;
 pub mod schedule;
 pub mod shrink;
 pub mod signals;
 pub mod step;
 pub mod summary;
 pub mod tell;
+pub mod watch;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -31,7 +34,7 @@ use std::sync::Arc;
 use crate::central::amie::{AmieClient, AmieSettings};
 use crate::central::waldur::{WaldurClient, WaldurSettings};
 use crate::central::{Sleep, Surroundings};
-use crate::config::{Amie, Config, Source};
+use crate::config::{Amie, Config, PolicySource, Source};
 use crate::core::command::Mode;
 use crate::core::evaluate::{PartitionWeights, QosRules, Rules};
 use crate::core::name::SourceName;
@@ -40,8 +43,10 @@ use crate::slurm::{Processes, Runner, Slurm};
 use crate::store::{Retention, Store};
 use clock::Clock;
 use error::AgentError;
+use quotas::QuotaServer;
+use watch::Stirred;
 
-/// A central server and its client.
+/// A central server with policies, and its client.
 pub struct Central {
     /// The source's name.
     pub name: SourceName,
@@ -55,8 +60,12 @@ pub struct Agent {
     pub config: Config,
     /// The way to Slurm.
     pub slurm: Slurm,
-    /// The way to the servers.
+    /// The way to the servers of policies.
     pub centrals: Vec<Central>,
+    /// The way to the servers of quotas.
+    pub quota_servers: Vec<QuotaServer>,
+    /// Which of those say that they have changed.
+    pub stirred: Stirred,
     /// The way to AMIE, where the site reports there.
     pub amie: Option<AmieClient>,
     /// What must not be forgotten.
@@ -102,11 +111,13 @@ impl Outside {
 impl Agent {
     /// Opens the edges: secrets are read, clients prepared; nothing is asked yet.
     pub fn new(config: Config, outside: Outside, store: Store) -> Result<Agent, AgentError> {
-        let (centrals, amie) = clients(&config, &outside.clock)?;
+        let Clients { centrals, quota_servers, amie } = clients(&config, &outside.clock)?;
         let slurm = Slurm::new(outside.runner, config.cluster.name.clone());
         Ok(Agent {
             slurm,
             centrals,
+            quota_servers,
+            stirred: Stirred::default(),
             amie,
             store,
             clock: outside.clock,
@@ -126,6 +137,8 @@ impl Agent {
         Agent {
             slurm,
             centrals: Vec::new(),
+            quota_servers: Vec::new(),
+            stirred: Stirred::default(),
             amie: None,
             store,
             clock,
@@ -146,12 +159,12 @@ impl Agent {
 
     /// Goes on with another configuration: clients are made anew, store and clock stay. On an error everything stays as it was.
     pub fn reconfigure(&mut self, config: Config) -> Result<(), AgentError> {
-        let (centrals, amie) = clients(&config, &self.clock)?;
+        let Clients { centrals, quota_servers, amie } = clients(&config, &self.clock)?;
         if self.mode == Mode::Production {
             let outside = Outside::real(&config);
             self.slurm = Slurm::new(outside.runner, config.cluster.name.clone());
         }
-        (self.centrals, self.amie, self.config) = (centrals, amie, config);
+        (self.centrals, self.quota_servers, self.amie, self.config) = (centrals, quota_servers, amie, config);
         Ok(())
     }
 
@@ -195,16 +208,35 @@ impl Agent {
     }
 }
 
-/// The clients of all servers of a configuration; their secrets are read here.
-fn clients(config: &Config, clock: &Clock) -> Result<(Vec<Central>, Option<AmieClient>), AgentError> {
-    let centrals = config.sources.iter().map(|source| central(source, clock)).collect::<Result<_, _>>()?;
-    let amie = config.amie.as_ref().map(|amie| amie_client(amie, clock)).transpose()?;
-    Ok((centrals, amie))
+/// The clients of all servers.
+struct Clients {
+    centrals: Vec<Central>,
+    quota_servers: Vec<QuotaServer>,
+    amie: Option<AmieClient>,
 }
 
-/// The client of one server; its token is read here. Nothing is asked yet.
+/// The clients of all servers of a configuration; their secrets are read here.
+fn clients(config: &Config, clock: &Clock) -> Result<Clients, AgentError> {
+    let mut clients = Clients { centrals: Vec::new(), quota_servers: Vec::new(), amie: None };
+    for source in &config.sources {
+        match quotas::server(source, clock)? {
+            Some(server) => clients.quota_servers.push(server),
+            None => clients.centrals.push(central(source, clock)?),
+        }
+    }
+    clients.amie = config.amie.as_ref().map(|amie| amie_client(amie, clock)).transpose()?;
+    Ok(clients)
+}
+
+/// The client of a server of policies; its token is read here. Nothing is asked yet.
 pub fn central(source: &Source, clock: &Clock) -> Result<Central, AgentError> {
-    Ok(Central { name: source.name.clone(), client: waldur_client(source, clock)? })
+    let Some(policies) = source.policies() else {
+        let (name, kind) = (&source.name, source.kind.as_str());
+        return Err(AgentError::Asked(format!(
+            "source {name} is of kind {kind}, which has no policies; see `slurm-site-agent quota`"
+        )));
+    };
+    Ok(Central { name: source.name.clone(), client: waldur_client(source, policies, clock)? })
 }
 
 fn surroundings(clock: &Clock) -> Surroundings {
@@ -216,14 +248,18 @@ fn surroundings(clock: &Clock) -> Surroundings {
     Surroundings { clock: Arc::new(move || now.now()), jitter_seed: rand::random(), sleep }
 }
 
-fn waldur_client(source: &Source, clock: &Clock) -> Result<WaldurClient, AgentError> {
+fn waldur_client(
+    source: &Source,
+    policies: &PolicySource,
+    clock: &Clock,
+) -> Result<WaldurClient, AgentError> {
     let settings = WaldurSettings {
         name: source.name.clone(),
         url: source.url.to_string(),
         token: source.token.read()?,
         ca_file: source.ca_file.clone(),
         proxy: source.proxy.clone(),
-        offering: source.offering.clone(),
+        offering: policies.offering.clone(),
         timeout: source.timeout,
         response_bytes_max: usize::try_from(source.response_bytes_max).unwrap_or(usize::MAX),
         attempts_max: source.attempts_max,

@@ -319,7 +319,7 @@ mod tests {
     use crate::core::association::{ObservedAccount, ObservedAssociation, Share, TresLimits};
     use crate::core::command::Mode;
     use crate::core::job::{JobKey, JobRecord};
-    use crate::core::tres::Tres;
+    use crate::core::tres::{Tres, TresCounts};
     use crate::slurm::{RunError, Runner};
     use crate::store::{Collection, Store};
 
@@ -364,7 +364,7 @@ mod tests {
             partition: "debug".into(),
             qos: "normal".into(),
             assoc_id: None,
-            alloc: [(Tres::cpu(), cpus), (Tres::mem(), 2048)].into(),
+            alloc: TresCounts::from([(Tres::cpu(), cpus), (Tres::mem(), 2048)]).into(),
         }
     }
 

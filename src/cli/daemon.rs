@@ -15,6 +15,7 @@ use crate::agent::error::{AgentError, Exit, chain};
 use crate::agent::notify::Notify;
 use crate::agent::schedule::{self, Bell, Due, Timers};
 use crate::agent::signals::{Asked, Listener};
+use crate::agent::watch::Watchers;
 use crate::config::{self, Config};
 
 /// A cycle that takes longer than this many poll intervals is stuck: the watchdog is no longer fed.
@@ -40,6 +41,7 @@ async fn serve(common: &Common) -> Result<Exit, AgentError> {
     let mut agent = world.agent()?;
     let bell = Bell::default();
     let mut timers = timers(&agent.config, &bell).await?;
+    let mut watchers = watchers(&agent, &bell)?;
     let pulse = Pulse::start(&notify, &agent);
     bell.ring(Due::Poll);
     bell.ring(Due::Report);
@@ -54,6 +56,7 @@ async fn serve(common: &Common) -> Result<Exit, AgentError> {
     }
     tracing::info!(cluster = %agent.config.cluster.name, version = env!("CARGO_PKG_VERSION"), "started");
     notify.ready();
+    let mut wake = None;
     loop {
         let due = tokio::select! {
             biased;
@@ -68,6 +71,8 @@ async fn serve(common: &Common) -> Result<Exit, AgentError> {
                             tracing::error!(error = chain(&error), "the new configuration is refused; the running one stays");
                         }
                         timers = self::timers(&agent.config, &bell).await?;
+                        watchers.stop().await;
+                        watchers = self::watchers(&agent, &bell)?;
                         bell.ring(Due::Poll);
                     }
                     notify.ready();
@@ -75,14 +80,23 @@ async fn serve(common: &Common) -> Result<Exit, AgentError> {
                 }
             },
             due = bell.wait() => due,
+            () = schedule::reach(&agent.clock, wake) => vec![Due::Rolled],
         };
+        // A cycle in between may have asked already.
+        if due == [Due::Stirred] && !agent.stirred.any() {
+            continue;
+        }
         match work(&mut agent, &due, &mut listener, &bell, &pulse).await? {
-            Some(line) => notify.status(&line),
+            Some(report) => {
+                wake = report.wake;
+                notify.status(&summary(&report));
+            }
             None => break,
         }
     }
     notify.stopping();
     tracing::info!("stopping");
+    watchers.stop().await;
     timers.stop().await;
     pulse.stop();
     drop(agent);
@@ -97,7 +111,7 @@ async fn work(
     listener: &mut Listener,
     bell: &Bell,
     pulse: &Pulse,
-) -> Result<Option<String>, AgentError> {
+) -> Result<Option<CycleReport>, AgentError> {
     let drain = agent.config.limits.drain;
     let mut working = std::pin::pin!(turn(agent, due));
     let report = loop {
@@ -116,13 +130,17 @@ async fn work(
         }
     };
     pulse.beat();
-    Ok(Some(summary(&report)))
+    Ok(Some(report))
 }
 
 /// One turn: a cycle, and the audit when it is due.
 async fn turn(agent: &mut Agent, due: &[Due]) -> Result<CycleReport, AgentError> {
-    let ask =
-        Ask { deep: due.contains(&Due::DeepScan), no_reports: !due.contains(&Due::Report), ..Ask::default() };
+    let ask = Ask {
+        deep: due.contains(&Due::DeepScan),
+        no_reports: !due.contains(&Due::Report),
+        stirred: due.iter().all(|due| matches!(due, Due::Stirred | Due::Rolled)),
+        ..Ask::default()
+    };
     let mut report = cycle(agent, &ask).await?;
     if due.contains(&Due::Audit) {
         match audit::audit(agent).await {
@@ -174,6 +192,10 @@ fn crons(config: &Config) -> [(Due, String); 3] {
 async fn timers(config: &Config, bell: &Bell) -> Result<Timers, AgentError> {
     let zone = &config.cluster.time_zone_name;
     Ok(Timers::start(bell, config.poll_interval(), &crons(config), zone).await?)
+}
+
+fn watchers(agent: &Agent, bell: &Bell) -> Result<Watchers, AgentError> {
+    Watchers::start(&agent.config, &agent.clock, bell, &agent.stirred)
 }
 
 /// The configuration read again; what cannot be used is refused as a whole and the running one stays.

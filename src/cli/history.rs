@@ -215,7 +215,9 @@ fn limits(body: &Value) -> String {
 
 fn change(intent: &Intent) -> Entry {
     let accounts = match &intent.change.change {
-        Change::Accounts { accounts, .. } => accounts.iter().map(ToString::to_string).collect(),
+        Change::Accounts { accounts, .. } | Change::Users { accounts, .. } => {
+            accounts.iter().map(ToString::to_string).collect()
+        }
         Change::User { account, .. } | Change::ResetRawUsage { account, .. } => vec![account.to_string()],
     };
     let (outcome, words) = match &intent.outcome {

@@ -12,6 +12,7 @@ mod history;
 pub mod log;
 mod policy;
 pub mod render;
+mod standings;
 mod status;
 mod usage;
 mod world;
@@ -101,6 +102,8 @@ enum Verb {
     History(history::HistoryArgs),
     Policy(Box<policy::PolicyArgs>),
     /// Usage records for ACCESS (AMIE): the ledger of what was sent, accepted and loaded.
+    ///
+    /// Example: slurm-site-agent amie summary --from 2026-10-01
     Amie {
         #[command(subcommand)]
         what: amie::AmieVerb,

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::evaluate_now::span;
-use super::{Common, configuration, render};
+use super::{Common, configuration, render, standings};
 use crate::agent::clock::Clock;
 use crate::agent::error::{AgentError, Exit};
 use crate::agent::hold;
@@ -31,6 +31,7 @@ Sections (empty ones are left out):
   SOURCES              what each central server said last, and when it last answered in full
   ACCOUNTS BY LEVEL    accounts of the last cycle: normal, notification (80 %), slowdown (100 %), blocked (grace used)
   UNDECIDED            accounts on which nothing is decided; what is in force stays in force
+  QUOTAS               where each rule of a quota stood in the last cycle, and when submissions that are stopped come back
   PLAN THAT WAITS      a plan that would tighten many accounts at once, and the command that allows it
   OPEN CHANGES         changes whose outcome is not known yet; the next cycle looks at them first
   PENDING COMMANDS     commands of a server that have no verdict yet
@@ -114,6 +115,8 @@ pub struct SourceStatus {
     pub policies: usize,
     /// Accepted allocations.
     pub allocations: usize,
+    /// Accepted quotas.
+    pub quotas: usize,
     /// When it last answered in full.
     pub answered: Option<Epoch>,
     /// Seconds since.
@@ -295,8 +298,8 @@ fn gather(common: &Common, config: &Config, store: &Store) -> Result<Status, Age
             .map(|job| Runaway {
                 job_id: job.job_id,
                 dbindex: job.key.dbindex,
-                account: job.account,
-                user: job.user,
+                account: job.account.into(),
+                user: job.user.into(),
                 start: job.start,
             })
             .collect(),
@@ -316,14 +319,20 @@ fn sources(
     for source in &config.sources {
         let seen = cycle.and_then(|cycle| cycle.sources.iter().find(|state| state.name == source.name));
         let stored = store.snapshot(&source.name)?;
-        let answered = stored.as_ref().map(|(_, at)| *at);
+        let quotas = store.quotas(&source.name)?;
+        let (answered, unchanged_since) = match (&stored, &quotas) {
+            (Some((_, at)), _) => (Some(*at), store.snapshot_since(&source.name)?),
+            (None, Some(quotas)) => (Some(quotas.at), Some(quotas.since)),
+            (None, None) => (None, None),
+        };
         found.push(SourceStatus {
             name: source.name.clone(),
             policies: stored.as_ref().map_or(0, |(snapshot, _)| snapshot.policies.len()),
             allocations: stored.as_ref().map_or(0, |(snapshot, _)| snapshot.allocations.len()),
+            quotas: quotas.map_or(0, |accepted| accepted.said.len()),
             answered,
             age_s: answered.map(|at| now.since(at)),
-            unchanged_since: store.snapshot_since(&source.name)?,
+            unchanged_since,
             error: seen.and_then(|state| state.error.clone()),
             notices: seen.map(|state| state.notices.clone()).unwrap_or_default(),
         });
@@ -452,7 +461,7 @@ pub fn show(status: &Status) -> String {
     let mut text = head(status);
     text.push_str(&render::table(
         "SOURCES",
-        &["Source", "Policies", "Allocations", "Answered", "Age", "Same since", "Error"],
+        &["Source", "Policies", "Allocations", "Quotas", "Answered", "Age", "Same since", "Error"],
         status.sources.iter().map(source_row).collect(),
     ));
     text.push_str(&render::table(
@@ -469,6 +478,7 @@ pub fn show(status: &Status) -> String {
             .map(|u| vec![u.account.to_string(), u.source.to_string(), u.reason.clone()])
             .collect(),
     ));
+    text.push_str(&standings::table(status.cycle.iter().flat_map(|cycle| &cycle.quotas)));
     if let Some(held) = &status.held {
         text.push_str(&show_held(held));
     }
@@ -521,6 +531,7 @@ fn source_row(source: &SourceStatus) -> Vec<String> {
         source.name.to_string(),
         source.policies.to_string(),
         source.allocations.to_string(),
+        source.quotas.to_string(),
         time(source.answered),
         source.age_s.map_or("-".to_owned(), span),
         time(source.unchanged_since),

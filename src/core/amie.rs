@@ -350,14 +350,17 @@ impl Reporting {
             Err(waits) => return Verdict::Waits(waits),
         };
         if job.user.is_empty() {
-            return Verdict::Waits(Waits { reason: "the job has no user".into(), what: job.account.clone() });
+            return Verdict::Waits(Waits {
+                reason: "the job has no user".into(),
+                what: job.account.to_string(),
+            });
         }
         let resource = self.mapping.resource(&job.partition);
         let count = |name: &str| Tres::parse(name).ok().and_then(|tres| job.alloc.get(&tres).copied());
         let Some(nodes) = count("node") else {
             return Verdict::Waits(Waits {
                 reason: "AllocTRES has no node".into(),
-                what: job.account.clone(),
+                what: job.account.to_string(),
             });
         };
         let charge = match charge::charge(&self.charges, resource, job, held) {

@@ -1,10 +1,83 @@
 //! One record of slurmdbd's job table: an allocation, or one incarnation or piece of it.
 
+use std::borrow::Borrow;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::name::ClusterName;
 use super::time::{Epoch, Window};
 use super::tres::TresCounts;
+
+/// A text as Slurm printed it, not checked; bytes that were not UTF-8 have become U+FFFD. Records of one answer share
+/// theirs: a clone copies no text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct Printed(Arc<str>);
+
+impl Printed {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Deref for Printed {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for Printed {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Printed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl From<&str> for Printed {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<String> for Printed {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<Printed> for String {
+    fn from(text: Printed) -> String {
+        text.0.as_ref().to_owned()
+    }
+}
+
+impl PartialEq<str> for Printed {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl PartialEq<&str> for Printed {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
+    }
+}
+
+impl PartialEq<String> for Printed {
+    fn eq(&self, other: &String) -> bool {
+        self.as_str() == other
+    }
+}
 
 /// The job table's primary key. DBIndex is 64 bits wide since 24.11.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -24,11 +97,11 @@ pub struct JobRecord {
     /// JobIDRaw.
     pub job_id: u64,
     /// Account as printed, not checked.
-    pub account: String,
+    pub account: Printed,
     /// User as printed, not checked.
-    pub user: String,
+    pub user: Printed,
     /// State as printed, such as `COMPLETED` or `CANCELLED by 1000`; usage does not depend on it.
-    pub state: String,
+    pub state: Printed,
     /// When it was submitted, requeued or resized.
     pub submit: Epoch,
     /// When it became eligible.
@@ -42,13 +115,13 @@ pub struct JobRecord {
     /// ElapsedRaw: seconds of running time, suspension taken off.
     pub elapsed_s: u64,
     /// Partition as printed.
-    pub partition: String,
+    pub partition: Printed,
     /// QOS as printed.
-    pub qos: String,
+    pub qos: Printed,
     /// Association id, where there is one.
     pub assoc_id: Option<u64>,
-    /// AllocTRES; empty while pending.
-    pub alloc: TresCounts,
+    /// AllocTRES; empty while pending. Records that hold the same share it.
+    pub alloc: Arc<TresCounts>,
 }
 
 impl JobRecord {

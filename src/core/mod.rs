@@ -20,6 +20,7 @@ pub mod policy;
 pub mod preview;
 pub mod quota;
 pub mod quota_map;
+pub mod quota_rules;
 pub mod report;
 pub mod settled;
 pub mod time;

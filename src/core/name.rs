@@ -4,6 +4,7 @@
 //! and counted by the agent but never acted on.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -46,13 +47,13 @@ macro_rules! name_type {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Checks `text`; folds it to lower case where Slurm does so itself.
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 check($kind, text)?;
-                Ok(Self(if $lower { text.to_ascii_lowercase() } else { text.to_owned() }))
+                Ok(Self(if $lower { text.to_ascii_lowercase().into() } else { text.into() }))
             }
 
             /// The name as it is written in an argument vector.
@@ -76,7 +77,7 @@ macro_rules! name_type {
 
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.0.as_ref().to_owned()
             }
         }
     };
@@ -106,7 +107,7 @@ name_type!(
 impl AccountName {
     /// The root of every account tree. The agent reads it and never changes it.
     pub fn is_root(&self) -> bool {
-        self.0 == "root"
+        self.as_str() == "root"
     }
 }
 
@@ -138,6 +139,21 @@ impl<T> Names<T> {
     /// How many: never 0.
     pub fn count(&self) -> usize {
         1 + self.rest.len()
+    }
+
+    /// The name, where it is one.
+    pub fn only(&self) -> Option<&T> {
+        self.rest.is_empty().then_some(&self.first)
+    }
+}
+
+impl<T: Clone> Names<T> {
+    /// The first and the second half of several names; `None` for one.
+    pub fn halves(&self) -> Option<[Self; 2]> {
+        let middle = self.count() / 2;
+        let first = Self::of(self.iter().take(middle).cloned().collect())?;
+        let second = Self::of(self.iter().skip(middle).cloned().collect())?;
+        Some([first, second])
     }
 }
 

@@ -1,6 +1,8 @@
 //! The difference between what is there and what should be, as changes that leave no choice to whoever applies
 //! them.
 
+mod group;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,9 @@ use super::name::{AccountName, Names, QosName, SourceName, UserName};
 use super::own::{OwnField, OwnKey, OwnValues, Row, RowDifference, RowWanted};
 use super::policy::LimitType;
 use super::tres::Tres;
+use group::grouped;
+
+pub use group::halves;
 
 /// One sacctmgr process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +44,15 @@ pub enum Change {
         /// What.
         set: Assignments,
     },
+    /// `modify user` of every association that there is of these users in these accounts.
+    Users {
+        /// Which users.
+        users: Names<UserName>,
+        /// Below which accounts.
+        accounts: Names<AccountName>,
+        /// What.
+        set: Assignments,
+    },
     /// `modify account ... set RawUsage=0`
     ResetRawUsage {
         /// Which account.
@@ -52,7 +66,9 @@ impl Change {
     /// Accounts whose associations it touches.
     pub fn accounts(&self) -> impl Iterator<Item = &AccountName> {
         let (several, one) = match self {
-            Change::Accounts { accounts, .. } => (Some(accounts.iter()), None),
+            Change::Accounts { accounts, .. } | Change::Users { accounts, .. } => {
+                (Some(accounts.iter()), None)
+            }
             Change::User { account, .. } | Change::ResetRawUsage { account, .. } => (None, Some(account)),
         };
         several.into_iter().flatten().chain(one)
@@ -130,7 +146,7 @@ pub struct PlanLimits {
     pub tighten_accounts_max: usize,
     /// The same as a share of all managed accounts, percent; applies from ten accounts on.
     pub tighten_share_percent: u8,
-    /// Accounts named in one modify.
+    /// Accounts named in one modify, and users.
     pub names_per_modify_max: usize,
 }
 
@@ -214,8 +230,8 @@ pub fn plan(
     let held_because = too_many(tightened.len(), desired.len(), limits).filter(|_| !confirmed);
     let (waiting, now): (Vec<Difference>, Vec<Difference>) =
         differences.into_iter().partition(|d| d.tightens && held_because.is_some());
-    plan.held = grouped(waiting, limits.names_per_modify_max);
-    plan.changes.extend(grouped(now, limits.names_per_modify_max));
+    plan.held = grouped(waiting, observed, limits.names_per_modify_max);
+    plan.changes.extend(grouped(now, observed, limits.names_per_modify_max));
     plan.held_because = held_because;
     if plan.changes.len() > limits.changes_max {
         plan.findings.push(format!(
@@ -440,31 +456,4 @@ fn weak_block(wanted: &Desired, account: &ObservedAccount, rules: &QosRules) -> 
             others.join(", ")
         )
     })
-}
-
-fn grouped(differences: Vec<Difference>, names_per_modify_max: usize) -> Vec<PlannedChange> {
-    let mut groups: BTreeMap<Assignments, Vec<(AccountName, Vec<Because>)>> = BTreeMap::new();
-    let mut changes = Vec::new();
-    for difference in differences {
-        match difference.user {
-            None => {
-                groups.entry(difference.set).or_default().push((difference.account, difference.because));
-            }
-            Some((user, row)) => changes.push(PlannedChange {
-                change: Change::User { user, account: difference.account, row, set: difference.set },
-                because: difference.because,
-            }),
-        }
-    }
-    let mut modifies = Vec::new();
-    for (set, accounts) in groups {
-        for chunk in accounts.chunks(names_per_modify_max.max(1)) {
-            let names = chunk.iter().map(|(name, _)| name.clone()).collect();
-            let Some(accounts) = Names::of(names) else { continue };
-            let because = chunk.iter().flat_map(|(_, because)| because.clone()).collect();
-            modifies.push(PlannedChange { change: Change::Accounts { accounts, set: set.clone() }, because });
-        }
-    }
-    changes.extend(modifies);
-    changes
 }

@@ -143,6 +143,22 @@ pub enum SourceQuotas {
     },
 }
 
+impl SourceQuotas {
+    /// How many quotas there are.
+    pub fn len(&self) -> usize {
+        match self {
+            SourceQuotas::Budget { quotas, .. } => quotas.len(),
+            SourceQuotas::Concurrency { quotas, .. } => quotas.len(),
+            SourceQuotas::Rate { quotas, .. } => quotas.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

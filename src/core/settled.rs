@@ -25,6 +25,21 @@ pub fn settled(change: &Change, observed: &Observed) -> Result<(), String> {
             let found = found.ok_or_else(|| format!("{whose} is not there"))?;
             shows(set, &found.row).map_err(|differs| format!("{whose}: {differs}"))
         }
+        Change::Users { users, accounts, set } => {
+            let mut there = accounts
+                .iter()
+                .filter_map(|name| observed.accounts.get(name))
+                .flat_map(|account| account.users.iter().map(|row| (&account.account, row)))
+                .filter(|(_, row)| users.iter().any(|user| *user == row.user))
+                .peekable();
+            if there.peek().is_none() {
+                return Err("none of these users is there in any of these accounts".to_owned());
+            }
+            there.try_for_each(|(account, row)| {
+                shows(set, &row.row)
+                    .map_err(|differs| format!("user {} of account {account}: {differs}", row.user))
+            })
+        }
         Change::ResetRawUsage { .. } => Ok(()),
     }
 }

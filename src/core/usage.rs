@@ -75,7 +75,7 @@ pub fn job_usage(
             .zip(edges.before(job, held, inside.from))
             .map(|(until, from)| until.saturating_sub(from));
     }
-    for (tres, count) in &job.alloc {
+    for (tres, count) in job.alloc.iter() {
         match tres.as_str() {
             "energy" => {}
             "cpu" => used.add(tres, *count, wall_s.saturating_sub(suspended_s.unwrap_or(0))),
@@ -112,11 +112,11 @@ impl Usage {
         }
         self.jobs += 1;
         self.inexact += u64::from(!exact);
-        if !self.accounts.contains_key(&job.account) {
-            self.accounts.insert(job.account.clone(), BTreeMap::new());
+        if !self.accounts.contains_key(job.account.as_str()) {
+            self.accounts.insert(job.account.to_string(), BTreeMap::new());
         }
-        if let Some(users) = self.accounts.get_mut(&job.account) {
-            users.entry(job.user.clone()).or_default().merge(&used);
+        if let Some(users) = self.accounts.get_mut(job.account.as_str()) {
+            users.entry(job.user.to_string()).or_default().merge(&used);
         }
     }
 
@@ -153,6 +153,7 @@ mod tests {
     use super::*;
     use crate::core::job::JobKey;
     use crate::core::name::ClusterName;
+    use crate::core::tres::TresCounts;
 
     fn job(start: i64, end: Option<i64>, suspended_s: u64) -> JobRecord {
         JobRecord {
@@ -173,7 +174,8 @@ mod tests {
             alloc: [("cpu", 2), ("billing", 2), ("mem", 100), ("energy", 77)]
                 .into_iter()
                 .map(|(name, n)| (Tres::parse(name).unwrap(), n))
-                .collect(),
+                .collect::<TresCounts>()
+                .into(),
         }
     }
 

@@ -41,8 +41,8 @@ impl Submission {
             before.is_some_and(|ended| ended.is_none_or(|ended| record.submit.since(ended) < REQUEUE_GAP_S));
         (!goes_on).then(|| Submission {
             at: record.submit,
-            account: record.account.clone(),
-            user: record.user.clone(),
+            account: record.account.to_string(),
+            user: record.user.to_string(),
         })
     }
 }
@@ -72,8 +72,8 @@ impl Stretch {
             from,
             until: record.end,
             billing,
-            account: record.account.clone(),
-            user: record.user.clone(),
+            account: record.account.to_string(),
+            user: record.user.to_string(),
         })
     }
 

@@ -97,19 +97,19 @@ fn parse_job(row: &[u8], wanted: &ClusterName) -> Result<JobRecord, &'static str
     Ok(JobRecord {
         key: key(cluster, dbindex, wanted)?,
         job_id: rows::number(job_id).ok_or("JobIDRaw is no number")?,
-        account: rows::text(account),
-        user: rows::text(user),
-        state: rows::text(state),
+        account: rows::text(account).into(),
+        user: rows::text(user).into(),
+        state: rows::text(state).into(),
         submit: rows::instant(submit).flatten().ok_or("Submit is no time")?,
         eligible: rows::instant(eligible).ok_or("Eligible is no time")?,
         start: rows::instant(start).ok_or("Start is no time")?,
         end: rows::instant(end).ok_or("End is no time")?,
         suspended_s: rows::duration_s(suspended).ok_or("Suspended is no duration")?,
         elapsed_s: rows::number(elapsed).ok_or("ElapsedRaw is no number")?,
-        partition: rows::text(partition),
-        qos: rows::text(qos),
+        partition: rows::text(partition).into(),
+        qos: rows::text(qos).into(),
         assoc_id: rows::number_if_any(assoc_id).ok_or("AssocID is no number")?.filter(|id| *id != 0),
-        alloc: tres_text::counts(alloc).ok_or("AllocTRES is no list of counts")?,
+        alloc: tres_text::counts(alloc).ok_or("AllocTRES is no list of counts")?.into(),
     })
 }
 

@@ -5,6 +5,7 @@ use rusqlite::{Error, Result, Row};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::core::job::Printed;
 use crate::core::time::Epoch;
 use crate::core::tres::{Tres, TresCounts};
 
@@ -17,6 +18,18 @@ impl rusqlite::ToSql for Epoch {
 impl rusqlite::types::FromSql for Epoch {
     fn column_result(value: rusqlite::types::ValueRef<'_>) -> std::result::Result<Epoch, FromSqlError> {
         i64::column_result(value).map(Epoch)
+    }
+}
+
+impl rusqlite::ToSql for Printed {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
+        self.as_str().to_sql()
+    }
+}
+
+impl rusqlite::types::FromSql for Printed {
+    fn column_result(value: rusqlite::types::ValueRef<'_>) -> std::result::Result<Printed, FromSqlError> {
+        value.as_str().map(Printed::from)
     }
 }
 

@@ -10,7 +10,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Transaction,
 use super::columns::{bits, count, counted, counts, from_json, json, parsed, unsigned, write_counts};
 use super::error::{Fault, StoreError};
 use super::{Store, cursors};
-use crate::core::job::{JobKey, JobRecord, SuspendedBefore};
+use crate::core::job::{JobKey, JobRecord, Printed, SuspendedBefore};
 use crate::core::name::ClusterName;
 use crate::core::time::{Epoch, Window};
 
@@ -149,6 +149,36 @@ impl Store {
             let mut rows = statement.query(params![id, window.from, window.until])?;
             while let Some(row) = rows.next()? {
                 f(read_record(row, 0, cluster)?);
+            }
+            Ok(())
+        })
+    }
+
+    /// Shows every record submitted after an instant, with the end of the record of the same job id before it: `None`
+    /// when there is none, `Some(None)` when that one has not ended. In no order. Its cost follows what was submitted since
+    /// then, not the ledger.
+    pub fn visit_submitted(
+        &self,
+        cluster: &ClusterName,
+        after: Epoch,
+        f: &mut dyn FnMut(JobRecord, Option<Option<Epoch>>),
+    ) -> Result<(), StoreError> {
+        let columns = RECORD.split(", ").map(|column| format!("j.{}", column.trim())).collect::<Vec<_>>();
+        let before = "FROM jobs p WHERE p.cluster = j.cluster AND p.job_id = j.job_id AND p.submit < j.submit \
+                      ORDER BY p.submit DESC LIMIT 1";
+        let sql = format!(
+            "SELECT (SELECT 1 {before}), (SELECT p.ended {before}), {} FROM jobs j \
+             INDEXED BY jobs_submitted WHERE j.cluster = ?1 AND j.submit > ?2",
+            columns.join(", ")
+        );
+        self.reading("reading submissions", |conn| {
+            let Some(id) = cluster_id(conn, cluster)? else { return Ok(()) };
+            let mut statement = conn.prepare_cached(&sql)?;
+            let mut rows = statement.query(params![id, after])?;
+            while let Some(row) = rows.next()? {
+                let known: Option<i64> = row.get(0)?;
+                let ended: Option<Epoch> = row.get(1)?;
+                f(read_record(row, 2, cluster)?, known.map(|_| ended));
             }
             Ok(())
         })
@@ -342,7 +372,7 @@ fn put_cluster(tx: &Transaction<'_>, cluster: &ClusterName) -> rusqlite::Result<
 }
 
 fn read_record(row: &Row<'_>, first: usize, cluster: &ClusterName) -> rusqlite::Result<JobRecord> {
-    let text = |column: usize| row.get::<_, String>(first + column);
+    let text = |column: usize| row.get::<_, Printed>(first + column);
     Ok(JobRecord {
         key: JobKey { cluster: cluster.clone(), dbindex: unsigned(row, first)? },
         job_id: unsigned(row, first + 1)?,
@@ -358,7 +388,7 @@ fn read_record(row: &Row<'_>, first: usize, cluster: &ClusterName) -> rusqlite::
         partition: text(11)?,
         qos: text(12)?,
         assoc_id: row.get::<_, Option<i64>>(first + 13)?.map(i64::cast_unsigned),
-        alloc: counts(row, first + 14)?,
+        alloc: counts(row, first + 14)?.into(),
     })
 }
 

@@ -29,6 +29,7 @@ mod reports;
 mod retention;
 mod schema;
 mod snapshots;
+mod source_quotas;
 #[cfg(test)]
 mod tests;
 
@@ -50,6 +51,7 @@ pub use outbox::{DeadLetter, Delivery, Enqueued, FailedDelivery, LEASE_S, Lease,
 pub use ownership::{Owned, ResetHow};
 pub use retention::{Pruned, Retention};
 pub use snapshots::Snapshot;
+pub use source_quotas::AcceptedQuotas;
 
 use error::Fault;
 

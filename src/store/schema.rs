@@ -9,7 +9,7 @@ use rusqlite::Transaction;
 pub(super) const APPLICATION_ID: i64 = 0x5353_4131;
 
 /// Every step. The n-th (from 1) brings a file from `user_version` n - 1 to n.
-const STEPS: [&str; 4] = [FIRST, REPORTS, AMIE, QUOTAS];
+const STEPS: [&str; 5] = [FIRST, REPORTS, AMIE, SOURCE_QUOTAS, OWN_VALUES];
 
 /// The newest schema this program knows.
 pub(super) const NEWEST: i64 = STEPS.len() as i64;
@@ -271,10 +271,20 @@ DELETE FROM delivered WHERE kind = 'amie_compute';
 DELETE FROM cursors WHERE name LIKE 'amie:%';
 ";
 
+/// Quotas, beside the snapshots of policies and allocations.
+const SOURCE_QUOTAS: &str = "
+CREATE TABLE source_quotas (
+    source TEXT PRIMARY KEY,
+    since INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    body TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
 /// What rows had of their own before a value was set that is given back (`before`, `now` and `earlier` are JSON of core types; an
 /// account's own row has no user, a row bound to no partition no part), and the way to jobs by the time of submission. Until
 /// here a GrpSubmitJobs of the agent's was always taken to have been none before.
-const QUOTAS: &str = r#"
+const OWN_VALUES: &str = r#"
 CREATE TABLE own_values (
     account TEXT NOT NULL,
     user TEXT NOT NULL,

@@ -222,7 +222,7 @@ async fn a_user_change_must_list_that_user_in_that_account_and_nobody_else() {
     let said = complaint(&user(shares(3)), 0, &format!("{heading}{bob}{alice}"), "").await;
     assert_eq!(said.unwrap(), "sacctmgr also changed edge_a/alice");
     let said = complaint(&user(shares(3)), 0, heading, "").await;
-    assert_eq!(said.unwrap(), "sacctmgr did not list edge_a/bob as changed");
+    assert_eq!(said.unwrap(), "sacctmgr did not list user bob and account edge_a as changed");
 }
 
 #[tokio::test]

@@ -25,17 +25,17 @@ fn printed(record: &JobRecord) -> Vec<u8> {
         record.key.cluster.to_string(),
         record.key.dbindex.to_string(),
         record.job_id.to_string(),
-        record.account.clone(),
-        record.user.clone(),
-        record.state.clone(),
+        record.account.to_string(),
+        record.user.to_string(),
+        record.state.to_string(),
         record.submit.0.to_string(),
         time(record.eligible, "Unknown"),
         time(record.start, never),
         time(record.end, "Unknown"),
         if days > 0 { format!("{days}-{clock}") } else { clock },
         record.elapsed_s.to_string(),
-        record.partition.clone(),
-        record.qos.clone(),
+        record.partition.to_string(),
+        record.qos.to_string(),
         record.assoc_id.map_or(String::new(), |id| id.to_string()),
         alloc.join(","),
     ];
@@ -69,7 +69,7 @@ fn a_record_has_the_values_that_sacct_printed() {
         partition: "debug".into(),
         qos: "normal".into(),
         assoc_id: Some(9),
-        alloc: tres(&[("billing", 19), ("cpu", 3), ("gres/gpu", 2), ("mem", 2048), ("node", 1)]),
+        alloc: tres(&[("billing", 19), ("cpu", 3), ("gres/gpu", 2), ("mem", 2048), ("node", 1)]).into(),
     };
     assert_eq!(job(&lines, 42), &expected);
 }

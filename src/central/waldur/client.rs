@@ -12,7 +12,7 @@ use url::Url;
 use super::list::{fetch_list, page_rows};
 use super::wire;
 use crate::central::error::CentralError;
-use crate::central::http::{Call, Http, HttpSettings, base_url};
+use crate::central::http::{self, Call, Http, HttpSettings};
 use crate::central::retry::Repeat;
 use crate::central::shape::Misfit;
 use crate::central::{Fetched, Notice, Surroundings};
@@ -26,6 +26,10 @@ const POLICIES: &str = "marketplace-slurm-periodic-usage-policies/";
 const RESOURCES: &str = "marketplace-provider-resources/";
 const USAGES: &str = "marketplace-component-usages/";
 const OFFERINGS: &str = "marketplace-provider-offerings/";
+/// Path of the API below the address of the server.
+pub(super) const API: &str = "/api/";
+/// Longest uuid in an address; they have 32 digits and perhaps dashes.
+pub(super) const UUID_BYTES_MAX: usize = 64;
 /// Most users in one set_user_usages; keeps a body near 50 KiB.
 const USERS_MAX: usize = 500;
 
@@ -65,25 +69,10 @@ impl fmt::Debug for WaldurClient {
     }
 }
 
-/// The API's base: the address with exactly one `/api/` at its end.
-fn api_base(source: &SourceName, text: &str) -> Result<Url, CentralError> {
-    let mut url = base_url(source, text)?;
-    if !url.path().ends_with("/api/") {
-        let path = format!("{}api/", url.path());
-        url.set_path(&path);
-    }
-    Ok(url)
-}
-
-/// An id that may stand in a path: nothing in it can lead elsewhere.
+/// A uuid that may stand in a path.
 fn segment<'a>(what: &str, id: &'a str) -> Result<&'a str, CentralError> {
-    let fits = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    if fits {
-        Ok(id)
-    } else {
-        let shown: String = id.chars().take(64).collect();
-        Err(CentralError::Unaddressed { what: format!("{shown:?} is not the uuid of a {what}") })
-    }
+    http::segment(&format!("the uuid of a {what}"), id, UUID_BYTES_MAX)
+        .map_err(|what| CentralError::Unaddressed { what })
 }
 
 impl WaldurClient {
@@ -95,7 +84,7 @@ impl WaldurClient {
                 what: "offering is not a uuid (the server shows it in the offering's address)".to_owned(),
             });
         }
-        let base = api_base(&settings.name, &settings.url)?;
+        let base = http::api_base(&settings.name, &settings.url, API)?;
         let http = Http::new(
             HttpSettings {
                 server: settings.name.clone(),
@@ -303,9 +292,7 @@ impl WaldurClient {
     /// Deletes a policy. One that is gone at the second attempt was deleted by the first, whose answer was lost.
     pub async fn delete_policy(&self, policy: &str) -> Result<(), CentralError> {
         let path = format!("{POLICIES}{}/", segment("policy", policy)?);
-        let call =
-            Call { method: Method::DELETE, path: &path, query: &[], body: None, repeat: Repeat::Absolute };
-        match self.http.send(call).await {
+        match self.http.send(Call::delete(&path)).await {
             Ok(_) => Ok(()),
             Err(CentralError::Refused { status: 404, attempts, .. }) if attempts > 1 => Ok(()),
             Err(error) => Err(error),

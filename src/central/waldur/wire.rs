@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::central::shape::{Fields, Misfit, exact, shown};
+use super::quotas::{HistoryPoint, QuotaWrite};
+use crate::central::shape::{Fields, Misfit, exact, json_number, shown, whole};
 use crate::core::allocation::Allocation;
 use crate::core::command::{Command, CommandKind, Mode};
 use crate::core::exact::Exact;
 use crate::core::name::{AccountName, SourceName};
 use crate::core::period::PeriodKind;
 use crate::core::policy::{Actions, LimitType, Policy, QosStrategy, default_weights};
+use crate::core::quota::{Bound, BudgetQuota};
 use crate::core::report::{BackendMetadata, CommandResult, ComponentUsage};
 use crate::core::time::Epoch;
 
@@ -80,10 +82,6 @@ pub(super) fn policy(row: &Value, source: &SourceName) -> Result<(Policy, Vec<St
         warnings: texts(fields, "warnings")?,
     };
     Ok((policy, remarks))
-}
-
-fn whole(number: Exact) -> Option<i128> {
-    (number == Exact::whole(number.floor())).then(|| number.floor())
 }
 
 fn period(fields: Fields<'_>) -> Result<PeriodKind, Misfit> {
@@ -295,6 +293,87 @@ pub fn user_usages_body(users: &[(&String, &String)], date: Epoch) -> Value {
     json!({"usages": usages})
 }
 
+/// Uuid and account of a resource that has one.
+pub(super) fn account(row: &Value) -> Result<(String, AccountName), Misfit> {
+    let fields = Fields::of(row)?;
+    let account = AccountName::parse(fields.need_text("backend_id")?)
+        .map_err(|error| Misfit::new("backend_id", error.to_string()))?;
+    if account.is_root() {
+        return Err(Misfit::new("backend_id", "names root, the account of everybody"));
+    }
+    Ok((fields.need_text("uuid")?.to_owned(), account))
+}
+
+/// What Waldur writes for "unlimited".
+const UNLIMITED: i128 = -1;
+
+/// A quota of `/api/quotas/`.
+pub(super) fn quota(row: &Value) -> Result<BudgetQuota, Misfit> {
+    let fields = Fields::of(row)?;
+    let need = |field: &str| fields.number(field)?.ok_or_else(|| Misfit::new(field, "is missing"));
+    let limit = match need("limit")? {
+        limit if limit == Exact::whole(UNLIMITED) => Bound::Unlimited,
+        limit if limit.is_negative() => {
+            return Err(Misfit::new("limit", format!("{limit} is below 0 and not -1, which is unlimited")));
+        }
+        limit => Bound::AtMost(limit),
+    };
+    let threshold = fields.number("threshold")?;
+    if let Some(threshold) = threshold.filter(|threshold| threshold.is_negative()) {
+        return Err(Misfit::new("threshold", format!("{threshold} is below 0")));
+    }
+    Ok(BudgetQuota {
+        id: fields.need_text("uuid")?.to_owned(),
+        name: fields.need_text("name")?.to_owned(),
+        scope: fields.need_text("scope")?.to_owned(),
+        limit,
+        usage: need("usage")?,
+        threshold,
+    })
+}
+
+/// A point of a quota's history. One without data has no `object`, or null in its place.
+pub(super) fn history_point(row: &Value) -> Result<HistoryPoint, Misfit> {
+    let fields = Fields::of(row)?;
+    let point = fields.number("point")?.ok_or_else(|| Misfit::new("point", "is missing"))?;
+    let seconds = whole(point).and_then(|seconds| i64::try_from(seconds).ok());
+    Ok(HistoryPoint {
+        at: seconds.map(Epoch).ok_or_else(|| Misfit::new("point", format!("{point} is not an instant")))?,
+        quota: fields.value("object").map(quota).transpose()?,
+    })
+}
+
+/// Body of a change of a quota: what is not changed is left out.
+pub(super) fn quota_body(change: &QuotaWrite) -> Result<Value, Misfit> {
+    let mut body = Map::new();
+    let mut put = |field: &str, number: Exact| {
+        let sent = json_number(number).ok_or_else(|| {
+            Misfit::new(field, format!("{number} cannot be sent exactly; give it with fewer digits"))
+        })?;
+        body.insert(field.to_owned(), sent);
+        Ok(())
+    };
+    match change.limit {
+        Some(Bound::AtMost(limit)) if limit.is_negative() => {
+            return Err(Misfit::new("limit", format!("{limit} is below 0")));
+        }
+        Some(Bound::AtMost(limit)) => put("limit", limit)?,
+        Some(Bound::Unlimited) => put("limit", Exact::whole(UNLIMITED))?,
+        None => {}
+    }
+    match change.threshold {
+        Some(threshold) if threshold.is_negative() => {
+            return Err(Misfit::new("threshold", format!("{threshold} is below 0")));
+        }
+        Some(threshold) => put("threshold", threshold)?,
+        None => {}
+    }
+    if body.is_empty() {
+        return Err(Misfit::new("limit", "neither a limit nor a threshold is given"));
+    }
+    Ok(Value::Object(body))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,6 +436,8 @@ mod tests {
             let _ = policy(&row, &source);
             let _ = allocation(&row, &source);
             let _ = command(&row, &source, "p");
+            let _ = quota(&row);
+            let _ = history_point(&row);
         }
 
         #[test]

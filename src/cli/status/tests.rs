@@ -10,12 +10,14 @@ const NOW: i64 = 1_795_332_000;
 fn healthy() -> Status {
     let source = || SourceName::parse("waldur").unwrap();
     let cycle = CycleSummary {
+        quotas: Vec::new(),
         at: Epoch(NOW - 60),
         mode: Mode::Production,
         sources: vec![SourceState {
             name: source(),
             policies: 1,
             allocations: 2,
+            quotas: 0,
             answered: Some(Epoch(NOW - 60)),
             error: None,
             notices: Vec::new(),
@@ -44,6 +46,7 @@ fn healthy() -> Status {
             name: source(),
             policies: 1,
             allocations: 2,
+            quotas: 0,
             answered: Some(Epoch(NOW - 60)),
             age_s: Some(60),
             unchanged_since: None,

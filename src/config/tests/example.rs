@@ -50,7 +50,7 @@ fn the_example_as_shipped_is_the_required_keys_and_nothing_but_defaults() {
 fn every_commented_key_of_the_example_shows_the_default() {
     let (text, lines) = uncommented();
     let whole = good(&text.join("\n"));
-    assert!(whole.amie.is_some() && whole.allocations.len() == 1, "both optional sections are in effect");
+    assert!(whole.amie.is_some() && whole.allocations.len() == 1, "the optional sections are in effect");
     let mut required = BTreeSet::new();
     for line in lines.iter().filter(|line| !SITES_OWN.contains(&line.table.as_str())) {
         let name = format!("{}.{}", line.table, line.key);
@@ -78,9 +78,14 @@ fn every_commented_key_of_the_example_shows_the_default() {
         "amie.storage.format",
         "amie.storage.resource",
         "cluster.name",
+        "quota.account",
+        "quota.limit",
+        "quota.rule",
+        "source.accounts",
         "source.kind",
         "source.name",
         "source.offering",
+        "source.resources",
         "source.token_credential",
         "source.url",
     ];
@@ -131,9 +136,13 @@ fn every_key_that_is_read_stands_in_the_example() {
         "qos",
         "qos.ladder",
         "qos.ladder[1]",
+        "quota",
         "reports",
         "schedule",
         "source",
+        "source[1]",
+        "source[2]",
+        "source[3]",
         "store",
     ];
     assert_eq!(tables, expected, "every table was asked");
@@ -148,6 +157,10 @@ fn every_key_that_is_read_stands_in_the_example() {
                 "" => headers.contains(&key),
                 "components.cpu" | "qos.ladder" | "qos.ladder[1]" => {
                     text.iter().any(|line| line.contains("{ ") && line.contains(&format!("{key} = ")))
+                }
+                // Several entries of one name: the header is the same, the keys are looked for among all of them.
+                _ if table.starts_with("source") => {
+                    lines.iter().any(|line| line.table == "source" && line.key == key)
                 }
                 _ => {
                     lines.iter().any(|line| line.table == table && line.key == key)

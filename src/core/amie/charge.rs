@@ -64,9 +64,10 @@ pub(super) fn charge(
         rule.resource.as_deref().is_none_or(|wanted| wanted == resource) && rule.since <= held.until
     };
     let rule = rules.iter().rev().find(meant).unwrap_or(&standard);
-    let no_room = || Waits { reason: "the charge has no room".into(), what: job.account.clone() };
+    let no_room = || Waits { reason: "the charge has no room".into(), what: job.account.to_string() };
     let mut charge = base(&rule.basis, job, held)?.ok_or_else(no_room)?;
-    let factors = [Some(&rule.factor), rule.partitions.get(&job.partition), rule.qos.get(&job.qos)];
+    let factors =
+        [Some(&rule.factor), rule.partitions.get(job.partition.as_str()), rule.qos.get(job.qos.as_str())];
     for factor in factors.into_iter().flatten() {
         charge = charge.times(*factor).ok_or_else(no_room)?;
     }
@@ -77,16 +78,16 @@ fn base(basis: &Basis, job: &JobRecord, held: Window) -> Result<Option<Exact>, W
     let wall_s = held.seconds();
     let hours = |count: u64, seconds: u64| Exact::fraction(i128::from(count) * i128::from(seconds), 3600);
     let recorded = |tres: &Tres| {
-        job.alloc
-            .get(tres)
-            .copied()
-            .ok_or_else(|| Waits { reason: format!("AllocTRES has no {tres}"), what: job.account.clone() })
+        job.alloc.get(tres).copied().ok_or_else(|| Waits {
+            reason: format!("AllocTRES has no {tres}"),
+            what: job.account.to_string(),
+        })
     };
     match basis {
         Basis::Billing => Ok(hours(recorded(&Tres::billing())?, wall_s)),
         Basis::Nodes => {
             let node = Tres::parse("node")
-                .map_err(|error| Waits { reason: error.to_string(), what: job.account.clone() })?;
+                .map_err(|error| Waits { reason: error.to_string(), what: job.account.to_string() })?;
             Ok(hours(recorded(&node)?, wall_s))
         }
         Basis::Tres(weights) => Ok(weights.iter().try_fold(Exact::ZERO, |sum, (tres, weight)| {

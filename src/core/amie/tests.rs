@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::core::job::JobKey;
 use crate::core::name::{AccountName, ClusterName};
+use crate::core::tres::TresCounts;
 
 fn job() -> JobRecord {
     JobRecord {
@@ -22,9 +23,11 @@ fn job() -> JobRecord {
         partition: "gpu".into(),
         qos: "high".into(),
         assoc_id: None,
-        alloc: [("billing", 7), ("cpu", 4), ("mem", 2048), ("node", 2)]
-            .map(|(name, count)| (Tres::parse(name).unwrap(), count))
-            .into(),
+        alloc: TresCounts::from(
+            [("billing", 7), ("cpu", 4), ("mem", 2048), ("node", 2)]
+                .map(|(name, count)| (Tres::parse(name).unwrap(), count)),
+        )
+        .into(),
     }
 }
 
@@ -93,7 +96,7 @@ fn a_job_without_project_or_billing_waits_and_one_that_is_left_out_does_not() {
     let project = |account: &str| rules.mapping.project(account).unwrap().unwrap();
     assert_eq!(project("TG-abc1"), "TG-ABC1");
     assert_eq!(project("tg-old-x"), "OLD-x", "the longest pattern counts");
-    let unbilled = JobRecord { alloc: [(Tres::parse("node").unwrap(), 1)].into(), ..job() };
+    let unbilled = JobRecord { alloc: TresCounts::from([(Tres::parse("node").unwrap(), 1)]).into(), ..job() };
     assert!(matches!(rules.records(&unbilled), Verdict::Waits(waits) if waits.reason.contains("billing")));
     assert_eq!(rules.records(&JobRecord { start: None, ..job() }), Verdict::Nothing);
     assert_eq!(rules.records(&JobRecord { end: None, ..job() }), Verdict::Nothing);

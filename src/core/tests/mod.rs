@@ -5,4 +5,4 @@ mod decisions;
 mod own;
 mod plans;
 mod triage;
-mod world;
+pub mod world;

@@ -30,7 +30,7 @@ fn record(
         partition: "debug".into(),
         qos: "normal".into(),
         assoc_id: None,
-        alloc: TresCounts::from([(Tres::billing(), billing), (Tres::cpu(), 1)]),
+        alloc: TresCounts::from([(Tres::billing(), billing), (Tres::cpu(), 1)]).into(),
     }
 }
 

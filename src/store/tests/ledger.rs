@@ -12,7 +12,7 @@ fn a_job_is_read_back_as_it_was_stored_whatever_its_texts_and_numbers() {
         key: JobKey { cluster: cluster(), dbindex: u64::MAX },
         job_id: 1 << 63,
         account: "a|b\n'\"\u{1f}é\0x".into(),
-        user: String::new(),
+        user: "".into(),
         state: "CANCELLED by 4294967295".into(),
         submit: Epoch(i64::MIN),
         eligible: None,
@@ -20,11 +20,14 @@ fn a_job_is_read_back_as_it_was_stored_whatever_its_texts_and_numbers() {
         end: None,
         suspended_s: u64::MAX,
         elapsed_s: 0,
-        partition: "p".repeat(10_000),
+        partition: "p".repeat(10_000).into(),
         qos: "'); DROP TABLE jobs; --".into(),
         assoc_id: None,
-        alloc: [(Tres::parse("gres/gpu:a100").unwrap(), u64::MAX), (Tres::parse("license/x@y").unwrap(), 0)]
-            .into(),
+        alloc: TresCounts::from([
+            (Tres::parse("gres/gpu:a100").unwrap(), u64::MAX),
+            (Tres::parse("license/x@y").unwrap(), 0),
+        ])
+        .into(),
     };
     put(&mut store, std::slice::from_ref(&odd));
     drop(store);
@@ -107,7 +110,7 @@ fn a_known_job_whose_submit_time_becomes_that_of_another_row_of_it_leaves_one_ro
 fn a_window_shows_the_jobs_that_hold_a_second_of_it() {
     let place = Place::new();
     let mut store = place.open();
-    let pending = JobRecord { start: None, alloc: TresCounts::new(), ..job(9, 150, None) };
+    let pending = JobRecord { start: None, alloc: TresCounts::new().into(), ..job(9, 150, None) };
     let cancelled = JobRecord { start: None, ..job(10, 150, Some(160)) };
     put(
         &mut store,
@@ -244,7 +247,7 @@ fn version() -> impl Strategy<Value = JobRecord> {
     (1u64..6, 100i64..104, proptest::option::of(200i64..203), 1u64..3).prop_map(
         |(dbindex, start, end, cpus)| JobRecord {
             submit: Epoch(90),
-            alloc: [(Tres::cpu(), cpus)].into(),
+            alloc: TresCounts::from([(Tres::cpu(), cpus)]).into(),
             ..job(dbindex, start, end)
         },
     )

@@ -15,7 +15,7 @@ use super::*;
 use crate::core::job::{JobKey, JobRecord};
 use crate::core::name::{AccountName, ClusterName, SourceName};
 use crate::core::time::{Epoch, Window};
-use crate::core::tres::Tres;
+use crate::core::tres::{Tres, TresCounts};
 
 /// A directory and the path of a store in it.
 struct Place {
@@ -64,7 +64,7 @@ fn job(dbindex: u64, start: i64, end: Option<i64>) -> JobRecord {
         partition: "normal".into(),
         qos: "normal".into(),
         assoc_id: Some(7),
-        alloc: [(Tres::cpu(), 4), (Tres::mem(), 4096), (Tres::billing(), 4)].into(),
+        alloc: TresCounts::from([(Tres::cpu(), 4), (Tres::mem(), 4096), (Tres::billing(), 4)]).into(),
     }
 }
 

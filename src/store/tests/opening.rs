@@ -398,7 +398,7 @@ fn a_store_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_it() {
     let conn = rusqlite::Connection::open(&place.path).unwrap();
     conn.execute_batch(
         "DROP TABLE reports; DROP TABLE amie_records; DROP TABLE amie_waiting; DROP TABLE amie_failures; \
-             DROP TABLE amie_words; DROP TABLE own_values; DROP INDEX jobs_submitted; \
+             DROP TABLE amie_words; DROP TABLE source_quotas; DROP TABLE own_values; DROP INDEX jobs_submitted; \
              CREATE TABLE owned_submit (account TEXT PRIMARY KEY) STRICT, WITHOUT ROWID; \
              INSERT INTO owned_submit VALUES ('bio42'); PRAGMA user_version = 1",
     )

@@ -389,6 +389,7 @@ fn keep_waiting(place: &Place) {
         policy: "p".into(),
         account_text: "physics".into(),
         issued: at,
+        issued_ns: 0,
         description: "Reset".into(),
         kind: CommandKind::ResetUsage,
     };
@@ -456,6 +457,46 @@ fn status_tells_everything_that_waits_in_a_shape_that_stays() {
     assert_eq!(place.emulator_json(&["status"])["held"]["confirmed"], true);
 }
 
+#[test]
+fn usage_that_would_shrink_is_shown_and_let_be_told_by_name() {
+    let place = Place::emulated();
+    let none = place.emulator(&["confirm", "--usage"]);
+    assert_eq!((none.code, none.out.as_str()), (0, "no usage waits for a confirmation\n"));
+    let path = place.path("emulator/state.db");
+    let mut store = Store::open(&path).expect("the store");
+    let (mut cycle, at): (Value, Epoch) =
+        store.last_report("cycle").expect("a report").expect("one cycle ran");
+    cycle["held_usage"] = serde_json::json!([{"account": "physics", "source": "emulated", "allocation": "r",
+        "month": "2026-11", "component": "cpu", "told": "50.00", "now": "0.05", "since": at}]);
+    store.put_report("cycle", &cycle, at).expect("stored");
+    std::os::unix::fs::chown(&path, Some(65_534), Some(65_534)).expect("tests run as root");
+    drop(store);
+    let shown = place.emulator(&["confirm", "--usage"]);
+    assert_eq!(shown.code, 1, "{}", shown.err);
+    assert!(
+        shown.out.contains("physics/2026-11: cpu at emulated from 50.00 (told) to 0.05 (now)"),
+        "{}",
+        shown.out
+    );
+    let word = place.path("emulator/state.confirmed-usage");
+    assert!(!word.exists(), "nothing is allowed by looking");
+    let other = place.emulator(&["confirm", "--usage", "biology/2026-11"]);
+    assert_eq!(other.code, 2);
+    assert!(other.err.contains("what waits is physics/2026-11"), "{}", other.err);
+    let done = place.emulator(&["confirm", "--usage", "physics/2026-11"]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let written: Value =
+        serde_json::from_str(&std::fs::read_to_string(&word).expect("a word")).expect("JSON");
+    assert_eq!(written, cycle["held_usage"]);
+    let file = std::fs::metadata(&word).expect("a word");
+    let (owner, mode) =
+        (std::os::unix::fs::MetadataExt::uid(&file), std::os::unix::fs::MetadataExt::mode(&file));
+    assert_eq!((owner, mode & 0o777), (65_534, 0o600), "the agent's user can read what root has written");
+    for wrong in [&["confirm"][..], &["confirm", "abc", "--usage", "physics/2026-11"][..]] {
+        assert_eq!(place.emulator(wrong).code, 2, "{wrong:?}");
+    }
+}
+
 /// A configuration on the real Slurm: one local budget without TRES billing, so that no weights are compared.
 fn on_lab(place: &Place, lab: &Lab, account: &str, more: &str) -> String {
     let path = place.path("lab.toml");
@@ -502,6 +543,7 @@ fn check_on_a_real_slurm_finds_what_is_in_order_and_what_is_not() {
 #[test]
 fn a_real_sacctmgr_takes_what_explain_says_to_type_and_to_take_back() {
     let Some(lab) = Lab::find() else { return };
+    lab.forget(&["cli_by_hand"]);
     lab.accounts(&["cli_by_hand"], "acc_top");
     let place = Place::new();
     let config = on_lab(&place, &lab, "cli_by_hand", "");

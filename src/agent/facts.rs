@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Agent;
+use super::amie::projects;
 use super::error::{AgentError, chain};
 use super::quotas::{self, QuotaOffer};
 use super::summary::{self, CycleSummary};
@@ -123,8 +125,10 @@ async fn offer(
     let (mut notices, mut error) = (Vec::new(), None);
     if let Some(place) = agent.centrals.iter().position(|central| asked && central.name == *name) {
         match ask(agent, place).await {
-            Ok((snapshot, said)) => {
+            Ok((snapshot, said, rows)) => {
                 notices = said;
+                let allocations = &snapshot.allocations;
+                projects::remember(agent, name, &rows, allocations, &mut notices, now)?;
                 agent.store.put_snapshot(name, &snapshot, now)?;
                 for policy in &snapshot.policies {
                     let received =
@@ -216,13 +220,14 @@ fn state(
     }
 }
 
-async fn ask(agent: &Agent, place: usize) -> Result<(Snapshot, Vec<String>), CentralError> {
+/// What the source says, its remarks, and its resources as it sent them.
+async fn ask(agent: &Agent, place: usize) -> Result<(Snapshot, Vec<String>, Vec<Value>), CentralError> {
     let client = &agent.centrals[place].client;
     let policies = client.fetch_policies().await?;
     let allocations = client.fetch_allocations().await?;
     let mut notices: Vec<String> = policies.notices.iter().map(ToString::to_string).collect();
     notices.extend(allocations.notices.iter().map(ToString::to_string));
-    Ok((Snapshot { policies: policies.value, allocations: allocations.value }, notices))
+    Ok((Snapshot { policies: policies.value, allocations: allocations.value }, notices, allocations.raw))
 }
 
 /// Puts the policy's commands into the inbox. At the first look old ones, and resets of whatever age, are taken as done by

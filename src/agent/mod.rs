@@ -5,7 +5,9 @@ pub mod agreement;
 pub mod amie;
 pub mod apply;
 pub mod audit;
+pub mod backfill;
 pub mod clock;
+pub mod counters;
 pub mod cycle;
 pub mod deliver;
 pub mod error;
@@ -26,6 +28,7 @@ pub mod signals;
 pub mod step;
 pub mod summary;
 pub mod tell;
+pub mod verify;
 pub mod watch;
 
 use std::collections::BTreeSet;
@@ -40,7 +43,7 @@ use crate::core::evaluate::{PartitionWeights, QosRules, Rules};
 use crate::core::name::SourceName;
 use crate::core::time::Epoch;
 use crate::slurm::{Processes, Runner, Slurm};
-use crate::store::{Retention, Store};
+use crate::store::{AmieRetention, Retention, Store};
 use clock::Clock;
 use error::AgentError;
 use quotas::QuotaServer;
@@ -76,8 +79,6 @@ pub struct Agent {
     pub mode: Mode,
     /// Number of the last cycle of this process.
     pub cycle: u64,
-    /// Totals of ended jobs, followed from cycle to cycle.
-    pub ended: judge::EndedTotals,
     /// Findings of the last cycle: each is logged when it comes, not in every cycle that it stays.
     pub told: BTreeSet<String>,
 }
@@ -95,16 +96,7 @@ pub struct Outside {
 impl Outside {
     /// Real programs, the machine's clock.
     pub fn real(config: &Config) -> Outside {
-        Outside {
-            runner: Runner::Processes(Processes {
-                bin_dir: config.cluster.bin_dir.clone(),
-                slurm_conf: config.cluster.slurm_conf.clone(),
-                timeout: config.cluster.timeout,
-                output_bytes_max: config.cluster.output_bytes_max,
-            }),
-            clock: Clock::System,
-            mode: Mode::Production,
-        }
+        Outside { runner: Runner::Processes(processes(config)), clock: Clock::System, mode: Mode::Production }
     }
 }
 
@@ -123,7 +115,6 @@ impl Agent {
             clock: outside.clock,
             mode: outside.mode,
             cycle: 0,
-            ended: judge::EndedTotals::default(),
             told: BTreeSet::new(),
             config,
         })
@@ -144,7 +135,6 @@ impl Agent {
             clock,
             mode,
             cycle: 0,
-            ended: judge::EndedTotals::default(),
             told: BTreeSet::new(),
             config,
         }
@@ -157,13 +147,17 @@ impl Agent {
         amie_client(amie, clock)
     }
 
-    /// Goes on with another configuration: clients are made anew, store and clock stay. On an error everything stays as it was.
+    /// Goes on with another configuration: clients are made anew, store and clock stay, and so does a door to Slurm that is not
+    /// the configured one. On an error everything stays as it was.
     pub fn reconfigure(&mut self, config: Config) -> Result<(), AgentError> {
         let Clients { centrals, quota_servers, amie } = clients(&config, &self.clock)?;
-        if self.mode == Mode::Production {
-            let outside = Outside::real(&config);
-            self.slurm = Slurm::new(outside.runner, config.cluster.name.clone());
-        }
+        let runner = match self.slurm.runner() {
+            Runner::Processes(given) if *given == processes(&self.config) => {
+                Runner::Processes(processes(&config))
+            }
+            given => given.clone(),
+        };
+        self.slurm = Slurm::new(runner, config.cluster.name.clone());
         (self.centrals, self.quota_servers, self.amie, self.config) = (centrals, quota_servers, amie, config);
         Ok(())
     }
@@ -187,7 +181,18 @@ impl Agent {
         if pruned.jobs > 0 {
             self.store.put_success(&covered, now.plus(-keep.jobs_s))?;
         }
-        tracing::info!(?pruned, "retention");
+        let records = match &self.config.amie {
+            Some(amie) => {
+                let before = now.plus(-seconds(amie.keep_records.max(self.config.store.keep_jobs)));
+                self.store.prune_amie(AmieRetention {
+                    records_before: before.min(oldest_needed),
+                    history_before: now.plus(-keep.history_s),
+                    accepted_is_settled: amie::read_back::tells_nothing(&self.store)?,
+                })?
+            }
+            None => 0,
+        };
+        tracing::info!(?pruned, amie_records = records, "retention");
         Ok(())
     }
 
@@ -205,6 +210,16 @@ impl Agent {
             },
             partitions,
         }
+    }
+}
+
+/// How a configuration has real programs run.
+fn processes(config: &Config) -> Processes {
+    Processes {
+        bin_dir: config.cluster.bin_dir.clone(),
+        slurm_conf: config.cluster.slurm_conf.clone(),
+        timeout: config.cluster.timeout,
+        output_bytes_max: config.cluster.output_bytes_max,
     }
 }
 
@@ -288,3 +303,38 @@ fn amie_client(amie: &Amie, clock: &Clock) -> Result<AmieClient, AgentError> {
 const RESPONSE_BYTES_MAX: usize = 32 << 20;
 /// Tries of one request to AMIE in one cycle; the next cycle tries again.
 const ATTEMPTS_MAX: u32 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn written(bin_dir: &str) -> Config {
+        let text = format!(
+            "[cluster]\nname = \"lab\"\nbin_dir = {bin_dir:?}\n[store]\npath = \"/nowhere/state.db\"\n"
+        );
+        config::parse(&text, "test").unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    /// The door after a reload that changes `cluster.bin_dir`.
+    fn door_after_reload(given: Runner) -> Runner {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("state.db")).expect("a new store");
+        let outside =
+            Outside { runner: given, clock: Clock::manual(Epoch(1_795_337_204)), mode: Mode::Production };
+        let mut agent = Agent::new(written("/opt/old"), outside, store).expect("an agent");
+        agent.reconfigure(written("/opt/new")).expect("a configuration that works");
+        agent.slurm.runner().clone()
+    }
+
+    #[test]
+    fn a_reload_keeps_the_door_to_slurm_that_was_given_and_renews_the_configured_one() {
+        let silent = |_: &str, _: &[String], _: &_| Ok(crate::slurm::Answer::default());
+        assert!(matches!(door_after_reload(Runner::Emulated(Arc::new(silent))), Runner::Emulated(_)));
+        let given = Processes { bin_dir: "/opt/given".into(), ..processes(&written("/opt/old")) };
+        let kept = door_after_reload(Runner::Processes(given.clone()));
+        assert!(matches!(kept, Runner::Processes(kept) if kept == given));
+        let followed = door_after_reload(Outside::real(&written("/opt/old")).runner);
+        assert!(matches!(followed, Runner::Processes(now) if now == processes(&written("/opt/new"))));
+    }
+}

@@ -109,7 +109,7 @@ fn refuse_others_accounts(agent: &Agent, observed: &Observed, tree: &AccountTree
         if tree.subtree(account).is_empty() || reasons.contains_key(account) {
             continue;
         }
-        if let Err(reason) = agent.config.accounts.allows(account, &ancestors(account, observed)) {
+        if let Err(reason) = agent.config.accounts.allows(account, ancestors(account, observed)) {
             reasons.insert(account.clone(), reason);
         }
     }

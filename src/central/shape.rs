@@ -107,9 +107,16 @@ impl<'a> Fields<'a> {
 
     /// An instant, cut to the second.
     pub(super) fn instant(self, field: &str) -> Result<Option<Epoch>, Misfit> {
+        Ok(self.exact_instant(field)?.map(|(second, _)| second))
+    }
+
+    /// The second, and the nanoseconds past it.
+    pub(super) fn exact_instant(self, field: &str) -> Result<Option<(Epoch, u32)>, Misfit> {
         self.read(field, "an instant such as 2026-11-22T06:00:00Z", |value| {
             let instant: Timestamp = value.as_str()?.parse().ok()?;
-            Some(Epoch(instant.as_second()))
+            let nanoseconds = instant.as_nanosecond();
+            let second = i64::try_from(nanoseconds.div_euclid(1_000_000_000)).ok()?;
+            Some((Epoch(second), u32::try_from(nanoseconds.rem_euclid(1_000_000_000)).ok()?))
         })
     }
 }

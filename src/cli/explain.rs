@@ -215,13 +215,14 @@ async fn look(world: &mut World, account: &AccountName) -> Result<Explanation, A
 }
 
 fn explanation(agent: &Agent, account: &AccountName, explained: Explained) -> Explanation {
-    let Explained { report, outlooks } = explained;
+    let Explained { report, outlooks, older } = explained;
     let mut notes = limits_of(&outlooks);
+    notes.extend(older);
     let mut above = Vec::new();
     let mut views = Vec::new();
     match &report.weighed {
         Some(weighed) => {
-            above = ancestors(account, &weighed.observed);
+            above = ancestors(account, &weighed.observed).cloned().collect();
             views = fields(account, weighed).into_iter().map(FieldView::of).collect();
             if !weighed.observed.accounts.contains_key(account) {
                 notes.push(format!("account {account} does not exist in Slurm"));

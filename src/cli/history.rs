@@ -337,6 +337,7 @@ mod tests {
                 policy: "p".into(),
                 account_text: name.to_ascii_uppercase(),
                 issued: Epoch(at - 10),
+                issued_ns: 0,
                 description: "Set fairshare".into(),
                 kind: CommandKind::Fairshare { fairshare: 7 },
             };

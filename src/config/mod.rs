@@ -35,7 +35,7 @@ use url::Url;
 
 pub use accounts::Accounts;
 pub use allocation::LocalAllocation;
-pub use amie::{Amie, StorageFormat, StorageReport};
+pub use amie::{Amie, ReportSource, StorageReport};
 pub use cluster::Cluster;
 pub use components::default_components;
 pub use duration::duration_text;

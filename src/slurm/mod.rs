@@ -8,12 +8,19 @@
 //! return an answer, only reading back tells what happened.
 
 pub mod argv;
+mod digits;
 pub mod error;
+mod job_reader;
+mod job_rows;
+mod job_stream;
+mod known;
+mod marks;
 mod rows;
 pub mod runner;
 pub mod sacct;
 pub mod sacctmgr;
 pub mod scontrol;
+mod shown;
 pub mod sreport;
 pub mod sshare;
 pub mod tres_text;
@@ -29,7 +36,8 @@ use crate::core::tres::Tres;
 
 pub use argv::{Argv, Program};
 pub use error::{Class, SlurmError};
-pub use runner::{Answer, EmulatedBody, Processes, RunError, Runner};
+pub use job_stream::JobStream;
+pub use runner::{Answer, EmulatedBody, Processes, RunError, Runner, SiteProgram};
 pub use sacct::{JobLabel, JobLines};
 pub use sacctmgr::modify::{Applied, Echoed};
 pub use sacctmgr::qos::ObservedQos;
@@ -62,6 +70,11 @@ impl Slurm {
         Slurm { runner, cluster }
     }
 
+    /// The door.
+    pub fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
     /// The cluster's name.
     pub fn cluster(&self) -> &ClusterName {
         &self.cluster
@@ -72,14 +85,33 @@ impl Slurm {
     /// # Errors
     /// When sacct gave no answer or refused. No records is not an error, and proves nothing (facts 1.8).
     pub async fn collect(&self, window: Window) -> Result<JobLines, SlurmError> {
-        let operation =
-            format!("collect the jobs of {} from {} until {}", self.cluster, window.from, window.until);
-        let answer = self.ask(&operation, &sacct::jobs_argv(&self.cluster, window)).await?;
-        Ok(sacct::parse_jobs(&answer, &self.cluster))
+        let mut stream = self.jobs(window)?;
+        let mut records = Vec::new();
+        while let Some(batch) = stream.next_batch().await? {
+            records.extend(batch);
+        }
+        records.sort_by_key(|record| record.key.dbindex);
+        Ok(JobLines { records, rejected: stream.rejected(), samples: stream.samples().to_vec() })
     }
 
-    /// How long each of `jobs` had been suspended before `edge`. A job that sacct does not answer for is absent: not
-    /// known. A suspension still open at the time of asking is not counted by any release (facts 1.3).
+    /// As [`Slurm::collect`], in batches as sacct prints them: for windows of any number of records. sacct is ended when the
+    /// stream is dropped.
+    ///
+    /// # Errors
+    /// When sacct could not be started.
+    pub fn jobs(&self, window: Window) -> Result<JobStream, SlurmError> {
+        let operation =
+            format!("collect the jobs of {} from {} until {}", self.cluster, window.from, window.until);
+        let argv = sacct::jobs_argv(&self.cluster, window);
+        match self.runner.start(&argv) {
+            Ok(running) => Ok(JobStream::new(operation, argv, running, &self.cluster)),
+            Err(source) => Err(SlurmError::Run { operation, source }),
+        }
+    }
+
+    /// How long each of `jobs` had been suspended before `edge`, which lies before `now`. A job that sacct does not answer
+    /// for is absent: not known. A suspension that is still open is left out of that answer by every release (facts 1.3), so
+    /// the jobs suspended now are asked about once more.
     ///
     /// # Errors
     /// When sacct gave no answer or refused.
@@ -87,6 +119,7 @@ impl Slurm {
         &self,
         jobs: &[JobRecord],
         edge: Epoch,
+        now: Epoch,
     ) -> Result<Vec<SuspendedBefore>, SlurmError> {
         let operation = format!("ask how long {} jobs had been suspended before {edge}", jobs.len());
         let mut answered = BTreeMap::new();
@@ -94,7 +127,13 @@ impl Slurm {
             let answer = self.ask(&operation, &argv).await?;
             answered.extend(sacct::parse_suspended(&answer, &self.cluster));
         }
-        Ok(sacct::suspended_of(jobs, edge, &answered))
+        let open = sacct::suspended_now(jobs, edge);
+        let mut closed = BTreeMap::new();
+        for argv in sacct::suspended_argvs(&self.cluster, &open, now) {
+            let answer = self.ask(&operation, &argv).await?;
+            closed.extend(sacct::parse_suspended(&answer, &self.cluster));
+        }
+        Ok(sacct::suspended_of(jobs, edge, &answered, &closed))
     }
 
     /// Leader and, where `separator` is given (unguessable, new in every call), name of each of `jobs`, by DBIndex. A
@@ -351,10 +390,22 @@ impl Slurm {
 /// an answer (an obsolete line in slurm.conf makes every program complain) is logged and no more: replies arrive
 /// whole or not at all.
 fn accepted(operation: &str, argv: &Argv, answer: Answer) -> Result<Vec<u8>, SlurmError> {
+    let whole = answer.stdout.last().is_none_or(|byte| *byte == b'\n');
+    judge(operation, argv, &answer.stdout, whole, &answer)?;
+    Ok(answer.stdout)
+}
+
+/// The judgement of [`accepted`], given the beginning of standard output and whether its last line is whole.
+fn judge(
+    operation: &str,
+    argv: &Argv,
+    first_words: &[u8],
+    whole: bool,
+    answer: &Answer,
+) -> Result<(), SlurmError> {
     let said = error::words(&answer.stderr);
-    if answer.status != 0 || (answer.stdout.is_empty() && !said.is_empty()) {
-        let words =
-            Some(said).filter(|said| !said.is_empty()).unwrap_or_else(|| error::words(&answer.stdout));
+    if answer.status != 0 || (first_words.is_empty() && !said.is_empty()) {
+        let words = Some(said).filter(|said| !said.is_empty()).unwrap_or_else(|| error::words(first_words));
         return Err(SlurmError::Failed {
             operation: operation.to_owned(),
             argv: argv.to_string(),
@@ -362,13 +413,13 @@ fn accepted(operation: &str, argv: &Argv, answer: Answer) -> Result<Vec<u8>, Slu
             words: if words.is_empty() { "it gave no reason".to_owned() } else { words },
         });
     }
-    if answer.stdout.last().is_some_and(|byte| *byte != b'\n') {
+    if !whole {
         return Err(SlurmError::incomplete(operation, argv, "end: its last line is cut off"));
     }
     if !said.is_empty() {
         tracing::warn!(%argv, slurm = %said, "Slurm complained while answering");
     }
-    Ok(answer.stdout)
+    Ok(())
 }
 
 /// Odd names stay for years: what is left out is for who looks closely; the count is in the result, or the row is absent.

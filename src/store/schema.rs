@@ -9,7 +9,7 @@ use rusqlite::Transaction;
 pub(super) const APPLICATION_ID: i64 = 0x5353_4131;
 
 /// Every step. The n-th (from 1) brings a file from `user_version` n - 1 to n.
-const STEPS: [&str; 5] = [FIRST, REPORTS, AMIE, SOURCE_QUOTAS, OWN_VALUES];
+pub(super) const STEPS: [&str; 7] = [FIRST, REPORTS, AMIE, SOURCE_QUOTAS, AMIE_STORAGE, SCALE, OWN_VALUES];
 
 /// The newest schema this program knows.
 pub(super) const NEWEST: i64 = STEPS.len() as i64;
@@ -279,6 +279,93 @@ CREATE TABLE source_quotas (
     at INTEGER NOT NULL,
     body TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Collections of storage reports: one row per report and interval, which begins on that day (days since 1970). `waiting`
+/// holds the lines whose account has no project yet. And with every AMIE record the account of its job as it was told.
+const AMIE_STORAGE: &str = "
+CREATE TABLE amie_storage (
+    report TEXT NOT NULL,
+    day INTEGER NOT NULL,
+    tried INTEGER NOT NULL,
+    collected INTEGER,
+    lines INTEGER NOT NULL,
+    records INTEGER NOT NULL,
+    excluded INTEGER NOT NULL,
+    rejected INTEGER NOT NULL,
+    samples TEXT NOT NULL,
+    error TEXT NOT NULL,
+    waiting TEXT NOT NULL,
+    PRIMARY KEY (report, day)
+) STRICT, WITHOUT ROWID;
+
+ALTER TABLE amie_records ADD COLUMN account TEXT NOT NULL DEFAULT '';
+";
+
+/// Texts of jobs are kept once each and jobs name them by number; totals of ended jobs are kept beside them, changed in the
+/// transaction that changes a job. Ids of windows never come back, so that rows left behind by one belong to nobody.
+const SCALE: &str = "
+CREATE TABLE names (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+INSERT INTO names (name)
+    SELECT account FROM jobs UNION SELECT user FROM jobs UNION SELECT state FROM jobs UNION SELECT part FROM jobs
+    UNION SELECT qos FROM jobs;
+
+CREATE TABLE jobs_by_number (
+    seq INTEGER PRIMARY KEY,
+    cluster INTEGER NOT NULL,
+    dbindex INTEGER NOT NULL,
+    job_id INTEGER NOT NULL,
+    submit INTEGER NOT NULL,
+    eligible INTEGER,
+    started INTEGER,
+    ended INTEGER,
+    suspended_s INTEGER NOT NULL,
+    elapsed_s INTEGER NOT NULL,
+    account INTEGER NOT NULL,
+    user INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    part INTEGER NOT NULL,
+    qos INTEGER NOT NULL,
+    assoc_id INTEGER,
+    alloc TEXT NOT NULL,
+    runaway INTEGER NOT NULL DEFAULT 0
+) STRICT;
+INSERT INTO jobs_by_number
+    SELECT seq, cluster, dbindex, job_id, submit, eligible, started, ended, suspended_s, elapsed_s,
+        (SELECT id FROM names WHERE name = account), (SELECT id FROM names WHERE name = user),
+        (SELECT id FROM names WHERE name = state), (SELECT id FROM names WHERE name = part),
+        (SELECT id FROM names WHERE name = qos), assoc_id, alloc, runaway
+    FROM jobs ORDER BY seq;
+DROP TABLE jobs;
+ALTER TABLE jobs_by_number RENAME TO jobs;
+CREATE UNIQUE INDEX jobs_key ON jobs (cluster, dbindex);
+CREATE UNIQUE INDEX jobs_incarnation ON jobs (job_id, submit, cluster);
+CREATE INDEX jobs_ended ON jobs (cluster, ended);
+CREATE INDEX jobs_runaway ON jobs (cluster) WHERE runaway = 1;
+
+CREATE TABLE totals_windows (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    cluster INTEGER NOT NULL REFERENCES clusters (id),
+    window_from INTEGER NOT NULL,
+    window_until INTEGER NOT NULL,
+    jobs INTEGER NOT NULL,
+    inexact INTEGER NOT NULL,
+    wanted INTEGER NOT NULL,
+    UNIQUE (cluster, window_from, window_until)
+) STRICT;
+
+CREATE TABLE totals (
+    window INTEGER NOT NULL,
+    account INTEGER NOT NULL,
+    user INTEGER NOT NULL,
+    used TEXT NOT NULL,
+    PRIMARY KEY (window, account, user)
+) STRICT, WITHOUT ROWID;
+
+DELETE FROM counters WHERE name = 'generation';
 ";
 
 /// What rows had of their own before a value was set that is given back (`before`, `now` and `earlier` are JSON of core types; an

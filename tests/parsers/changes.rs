@@ -400,7 +400,7 @@ async fn suspension_before_an_edge_is_asked_in_portions_and_unknown_where_sacct_
     let edge = Epoch(1_795_327_200);
     let (slurm, asked) = answering(0, fixture!("sacct-suspended.out"), "");
     let known: BTreeMap<u64, u64> = slurm
-        .suspended_before(&jobs, edge)
+        .suspended_before(&jobs, edge, edge.plus(7200))
         .await
         .unwrap()
         .into_iter()
@@ -422,7 +422,7 @@ async fn suspension_before_an_edge_is_asked_in_portions_and_unknown_where_sacct_
         .map(|record| JobRecord { start: Some(Epoch(1)), ..record })
         .collect();
     let (slurm, asked) = answering(0, b"", "");
-    assert!(slurm.suspended_before(&many, edge).await.unwrap().is_empty());
+    assert!(slurm.suspended_before(&many, edge, edge.plus(7200)).await.unwrap().is_empty());
     assert_eq!(asked.lock().unwrap().len(), 3);
 }
 

@@ -271,6 +271,8 @@ pub struct Resource {
     /// The Slurm account; the name when left out.
     pub backend_id: String,
     pub backend_metadata: Map<String, Value>,
+    /// What the order of the resource said.
+    pub attributes: Map<String, Value>,
     /// `Creating`, `OK`, `Erred`, `Updating`, `Terminating` or `Terminated`.
     pub state: String,
     /// Per component type, in the component's unit.
@@ -299,6 +301,7 @@ impl Default for Resource {
             name: String::new(),
             backend_id: String::new(),
             backend_metadata: Map::new(),
+            attributes: Map::new(),
             state: "OK".to_owned(),
             limits: BTreeMap::new(),
             current_usages: BTreeMap::new(),

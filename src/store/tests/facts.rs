@@ -159,6 +159,7 @@ fn nothing_open_and_nothing_in_force_is_ever_removed() {
         policy: "p1".into(),
         account_text: "bio42".into(),
         issued: Epoch(issued),
+        issued_ns: 0,
         description: String::new(),
         kind: CommandKind::Fairshare { fairshare: 3 },
     };

@@ -18,6 +18,7 @@ mod policy;
 mod quota;
 mod refusal;
 pub mod render;
+mod standings;
 mod status;
 mod usage;
 mod world;

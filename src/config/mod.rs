@@ -16,6 +16,7 @@ mod limits;
 mod print;
 mod problem;
 mod qos;
+mod quota;
 mod schedule;
 mod secret;
 mod settings;
@@ -41,6 +42,7 @@ pub use duration::duration_text;
 pub use limits::Limits;
 pub use problem::{ConfigErrors, Problem};
 pub use qos::Qos;
+pub use quota::{LocalConsumer, LocalQuota, local_quotas};
 pub use schedule::{Cron, Schedule};
 pub use secret::{CREDENTIALS_DIRECTORY, SECRET_BYTES_MAX, SecretError, SecretSource};
 pub use settings::{LOG_LEVEL, Log, LogFormat, Reports, StoreSettings};
@@ -90,6 +92,8 @@ pub struct Config {
     pub amie: Option<Amie>,
     /// Budgets of a site without a server.
     pub allocations: Vec<LocalAllocation>,
+    /// Quotas of a site without a server for them.
+    pub quotas: Vec<LocalQuota>,
 }
 
 /// Reads and checks a file. Secrets are not read.
@@ -158,6 +162,7 @@ impl Config {
         let reports = root.section("reports", Reports::read);
         let amie = root.optional("amie", |item| item.section(Amie::read));
         let allocations = LocalAllocation::read_all(root, components.as_ref());
+        let quotas = LocalQuota::read_all(root);
         Some(Config {
             cluster: cluster?,
             sources: sources?,
@@ -171,6 +176,7 @@ impl Config {
             reports: reports?,
             amie: amie?,
             allocations: allocations?,
+            quotas: quotas?,
         })
     }
 
@@ -189,6 +195,7 @@ impl Config {
         self.reports.print(&mut to);
         self.amie.iter().for_each(|amie| amie.print(&mut to));
         self.allocations.iter().for_each(|allocation| allocation.print(&mut to));
+        self.quotas.iter().for_each(|quota| quota.print(&mut to));
         to.into_text()
     }
 

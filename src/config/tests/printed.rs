@@ -317,6 +317,23 @@ fn allocation() -> BoxedStrategy<String> {
         .boxed()
 }
 
+fn quota() -> BoxedStrategy<String> {
+    let rules = one_of(&["requests", "token", "concurrentRequests", "inputSequenceLength"]);
+    let rest = lines(vec![
+        ("name", words()),
+        ("user", one_of(&["\"\"", "\"*\"", "\"Alice\""])),
+        ("window", one_of(&["\"min\"", "\"hour\"", "\"day\""])),
+        ("capacity", number(0, 1 << 53)),
+        ("capacity_units", one_of(&["\"requests\"", "\"token\""])),
+        ("saturation_threshold", one_of(&["0", "0.75", "\"1/3\"", "1"])),
+    ]);
+    (any::<u64>(), rules, number(0, 1 << 53), rest)
+        .prop_map(|(id, rule, limit, rest)| {
+            format!("[[quota]]\naccount = \"P{id}\"\nrule = \"{rule}\"\nlimit = {limit}\n{rest}")
+        })
+        .boxed()
+}
+
 fn configuration() -> BoxedStrategy<String> {
     let parts = (
         cluster(),
@@ -324,15 +341,16 @@ fn configuration() -> BoxedStrategy<String> {
         limits(),
         small_sections(),
         prop::option::of(amie()),
-        prop::collection::vec(allocation(), 0..3),
+        (prop::collection::vec(allocation(), 0..3), prop::collection::vec(quota(), 0..3)),
     );
     parts
-        .prop_map(|(cluster, sources, limits, small, amie, allocations)| {
+        .prop_map(|(cluster, sources, limits, small, amie, (allocations, quotas))| {
             format!(
-                "[cluster]\nname = \"linux\"\n{cluster}{}[limits]\n{limits}{small}{}{}",
+                "[cluster]\nname = \"linux\"\n{cluster}{}[limits]\n{limits}{small}{}{}{}",
                 sources.concat(),
                 amie.unwrap_or_default(),
-                allocations.concat()
+                allocations.concat(),
+                quotas.concat()
             )
         })
         .boxed()

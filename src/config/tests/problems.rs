@@ -148,6 +148,18 @@ fn each_wrong_value_has_its_reason() {
             "[[allocation]]\naccount = \"a\"\nlimits = { cpu = 1 }\n[[allocation]]\naccount = \"A\"\nlimits = { cpu = 1 }",
             "this account has another [[allocation]]",
         ),
+        ("[[quota]]\naccount = \"root\"\nrule = \"token\"\nlimit = 1", "is never changed"),
+        ("[[quota]]\naccount = \"a\"", "its rule is missing"),
+        ("[[quota]]\naccount = \"a\"\nlimit = 3", "its rule is missing"),
+        ("[[quota]]\naccount = \"a\"\nrule = \"requests\"", "it is missing"),
+        ("[[quota]]\naccount = \"a\"\nrule = \"jobs\"\nlimit = 1", "\"requests\", \"token\""),
+        (
+            "[[quota]]\naccount = \"a\"\nrule = \"token\"\nlimit = 1\nwindow = \"week\"",
+            "\"min\", \"hour\", \"day\"",
+        ),
+        ("[[quota]]\naccount = \"a\"\nreserved = 30\ncapacity = 1", "it is a share, not a percentage"),
+        ("[[quota]]\naccount = \"a\"\nreserved = 0.3", "the capacity is missing"),
+        ("[[quota]]\naccount = \"a\"\nuser = \"*\"\nreserved = 0.3\ncapacity = 1", "for each user"),
         ("[allocation]\naccount = \"a\"", "[[allocation]] in place of [allocation]"),
     ];
     for (added, words) in cases {

@@ -40,6 +40,9 @@ const SPAN_S: i64 = 300 * 86_400;
 /// How long a daemon at rest is watched; seconds.
 const REST_S: u64 = 30;
 
+/// What a program printed, by its name and its arguments.
+type Answers = BTreeMap<(String, String), Vec<u8>>;
+
 #[derive(Clone, Copy)]
 struct Size {
     accounts: u64,
@@ -161,7 +164,7 @@ impl Bench {
     /// Scripts in place of Slurm's programs, with the answers of an emulated Slurm that has converged.
     fn answers(&self) {
         let slurm = Arc::new(EmulatedSlurm::in_memory(self.world()));
-        let asked: Arc<Mutex<BTreeMap<(String, String), Vec<u8>>>> = Arc::default();
+        let asked: Arc<Mutex<Answers>> = Arc::default();
         let runner = {
             let asked = Arc::clone(&asked);
             Runner::Emulated(Arc::new(move |program, args, env| {

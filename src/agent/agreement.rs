@@ -1,6 +1,6 @@
 //! Where the agent's decision and the server's word differ, and whose counts (`enforcement` of the source).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -46,8 +46,8 @@ pub struct Disagreement {
 }
 
 impl Disagreement {
-    fn same(&self, other: &Disagreement) -> bool {
-        (&self.account, &self.source, &self.about) == (&other.account, &other.source, &other.about)
+    fn subject(&self) -> (&AccountName, &SourceName, &str) {
+        (&self.account, &self.source, &self.about)
     }
 
     /// For people.
@@ -97,6 +97,15 @@ pub fn wishes(
     wishes
 }
 
+/// What is decided, by source and allocation.
+fn by_allocation(decisions: &[Decision]) -> HashMap<(&SourceName, &str), Vec<&Decided>> {
+    let mut found: HashMap<(&SourceName, &str), Vec<&Decided>> = HashMap::new();
+    for decided in decisions.iter().filter_map(Decision::decided) {
+        found.entry((&decided.source, &decided.allocation)).or_default().push(decided);
+    }
+    found
+}
+
 /// What a server's flags mean.
 fn flagged(allocation: &Allocation) -> Level {
     if allocation.paused {
@@ -111,6 +120,7 @@ fn flagged(allocation: &Allocation) -> Level {
 /// The server's flags as wishes, of accounts that are decided. Where the server alone counts, no flag is a wish as well.
 fn flags(config: &Config, facts: &Facts, decisions: &[Decision], qos: &QosRules) -> Vec<Wish> {
     let mut wishes = Vec::new();
+    let decided = by_allocation(decisions);
     for offer in &facts.offers {
         let counts = |level: Level| match enforcement(config, &offer.source) {
             Enforcement::Agent => false,
@@ -119,8 +129,7 @@ fn flags(config: &Config, facts: &Facts, decisions: &[Decision], qos: &QosRules)
         };
         for allocation in &offer.allocations {
             let level = flagged(allocation);
-            let is_it = |d: &Decided| d.allocation == allocation.id && d.source == offer.source;
-            if !counts(level) || !decisions.iter().filter_map(Decision::decided).any(is_it) {
+            if !counts(level) || !decided.contains_key(&(&offer.source, allocation.id.as_str())) {
                 continue;
             }
             let submit_blocked = level == Level::Blocked && qos.lever == Lever::Submit;
@@ -229,6 +238,7 @@ pub fn compare(
     now: Epoch,
 ) -> Result<(Vec<Disagreement>, u64), AgentError> {
     let mut found = Vec::new();
+    let decided = by_allocation(decisions);
     for offer in facts.offers.iter().filter(|offer| offer.source.as_str() != LOCAL_SOURCE) {
         let logs: Evaluations = agent
             .store
@@ -236,18 +246,17 @@ pub fn compare(
             .map(|(logs, _)| logs)
             .unwrap_or_default();
         for allocation in &offer.allocations {
-            let of_it: Vec<&Decided> = decisions
-                .iter()
-                .filter_map(Decision::decided)
-                .filter(|d| d.allocation == allocation.id && d.source == offer.source)
-                .collect();
-            found.extend(level(allocation, &of_it, now));
+            let Some(of_it) = decided.get(&(&offer.source, allocation.id.as_str())) else { continue };
+            found.extend(level(allocation, of_it, now));
             found.extend(of_it.iter().filter_map(|decided| percentage(decided, &logs, now)));
         }
     }
+    let mut by_account: HashMap<(&SourceName, &AccountName), Vec<&Decided>> = HashMap::new();
+    for decided in decisions.iter().filter_map(Decision::decided) {
+        by_account.entry((&decided.source, &decided.account)).or_default().push(decided);
+    }
     for wish in orders.standing.iter().chain(orders.new.iter().map(|order| &order.wish)) {
-        let of_it = decisions.iter().filter_map(Decision::decided);
-        for decided in of_it.filter(|d| d.account == wish.account && d.source == wish.source) {
+        for decided in by_account.get(&(&wish.source, &wish.account)).into_iter().flatten() {
             let policies = facts.offers.iter().flat_map(|offer| &offer.policies);
             let policy = policies.into_iter().find(|policy| policy.id == decided.policy);
             let why =
@@ -258,9 +267,11 @@ pub fn compare(
     let before: Option<(CycleSummary, Epoch)> = agent.store.last_report(summary::CYCLE)?;
     let (known, mut total) =
         before.map(|(b, _)| (b.disagreements, b.disagreements_total)).unwrap_or_default();
+    let known: HashMap<_, Epoch> =
+        known.iter().rev().map(|before| (before.subject(), before.since)).collect();
     for one in &mut found {
-        match known.iter().find(|before| before.same(one)) {
-            Some(before) => one.since = before.since,
+        match known.get(&one.subject()) {
+            Some(since) => one.since = *since,
             None => total += 1,
         }
     }

@@ -106,7 +106,7 @@ pub(super) async fn collect_past(
     let (mut next, mut length_s, mut empty) = (past.from.max(FIRST_JOB), busy_s, false);
     while next < past.until && state.incomplete.is_none() {
         let window = Window::new(next, past.until.min(next.plus(length_s)));
-        let rows = collect_window(agent, window, &BTreeSet::new(), now, None, &mut state).await?;
+        let rows = collect_past_window(agent, window, &BTreeSet::new(), now, &mut state).await?;
         empty |= rows == Some(0);
         length_s = next_length(length_s, rows, busy_s);
         next = window.until;
@@ -393,13 +393,14 @@ fn flag_runaways(agent: &mut Agent, seen_open: &BTreeSet<u64>, now: Epoch) -> Re
     Ok(())
 }
 
-/// Reads one window of the past into the ledger, with everything that proves an answer; the number of rows, `None` when it failed.
-pub(super) async fn collect_past(
+/// Reads one window of the past into the ledger, with everything that proves an answer; the number of rows, `None` when it
+/// failed. The watermark and the reach stay as they are.
+pub(super) async fn collect_past_window(
     agent: &mut Agent,
     window: Window,
     edges: &BTreeSet<Epoch>,
     now: Epoch,
     state: &mut CollectionState,
 ) -> Result<Option<usize>, AgentError> {
-    collect_window(agent, window, edges, now, &mut BTreeSet::new(), state).await
+    collect_window(agent, window, edges, now, None, state).await
 }

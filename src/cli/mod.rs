@@ -129,6 +129,8 @@ enum Verb {
         what: amie::AmieVerb,
     },
     /// The ledger of jobs: whether its kept totals equal a recount.
+    ///
+    /// Example: slurm-site-agent ledger verify --json
     Ledger {
         #[command(subcommand)]
         what: ledger::LedgerVerb,

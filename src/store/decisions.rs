@@ -38,10 +38,15 @@ impl Store {
                 .prepare_cached("INSERT INTO decisions (at, cycle, account, body) VALUES (?1, ?2, ?3, ?4)")?;
             let mut logged = 0;
             for (account, body) in decisions {
-                let before: Option<Value> =
-                    last.query_row([account.as_str()], |row| from_json(row, 0)).optional()?;
-                if before.as_ref() != Some(body) {
-                    insert.execute(params![at, bits(cycle), account.as_str(), json(body)?])?;
+                let text = json(body)?;
+                // The same text is the same decision; another text need not be another one.
+                let is_known = |row: &rusqlite::Row<'_>| -> rusqlite::Result<bool> {
+                    Ok(row.get_ref(0)?.as_str().is_ok_and(|last| last == text)
+                        || from_json::<Value>(row, 0)? == *body)
+                };
+                let known = last.query_row([account.as_str()], is_known).optional()?;
+                if known != Some(true) {
+                    insert.execute(params![at, bits(cycle), account.as_str(), text])?;
                     logged += 1;
                 }
             }

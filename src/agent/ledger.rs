@@ -92,10 +92,10 @@ fn next_length(length_s: i64, rows: Option<usize>, busy_s: i64) -> i64 {
     }
 }
 
-/// Reads a window of the past into the ledger, whose watermark and reach stay as they are: for who needs the jobs
+/// Reads a span of the past, window by window, into the ledger, whose watermark and reach stay as they are: for who needs the jobs
 /// themselves, not totals over periods. An answer without rows is believed only when slurmdbd shows a job of the last weeks
 /// that the ledger knows.
-pub(super) async fn collect_past(
+pub(super) async fn collect_span(
     agent: &mut Agent,
     past: Window,
     now: Epoch,
@@ -106,7 +106,7 @@ pub(super) async fn collect_past(
     let (mut next, mut length_s, mut empty) = (past.from.max(FIRST_JOB), busy_s, false);
     while next < past.until && state.incomplete.is_none() {
         let window = Window::new(next, past.until.min(next.plus(length_s)));
-        let rows = collect_window(agent, window, &BTreeSet::new(), now, None, &mut state).await?;
+        let rows = collect_past(agent, window, &BTreeSet::new(), now, &mut state).await?;
         empty |= rows == Some(0);
         length_s = next_length(length_s, rows, busy_s);
         next = window.until;
@@ -401,5 +401,5 @@ pub(super) async fn collect_past(
     now: Epoch,
     state: &mut CollectionState,
 ) -> Result<Option<usize>, AgentError> {
-    collect_window(agent, window, edges, now, &mut BTreeSet::new(), state).await
+    collect_window(agent, window, edges, now, None, state).await
 }

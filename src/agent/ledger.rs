@@ -92,10 +92,10 @@ fn next_length(length_s: i64, rows: Option<usize>, busy_s: i64) -> i64 {
     }
 }
 
-/// Reads a window of the past into the ledger, whose watermark and reach stay as they are: for who needs the jobs
+/// Reads a span of the past, window by window, into the ledger, whose watermark and reach stay as they are: for who needs the jobs
 /// themselves, not totals over periods. An answer without rows is believed only when slurmdbd shows a job of the last weeks
 /// that the ledger knows.
-pub(super) async fn collect_past(
+pub(super) async fn collect_span(
     agent: &mut Agent,
     past: Window,
     now: Epoch,

@@ -147,7 +147,7 @@ pub async fn next_month(
     let after = after.map_err(|error| AgentError::Asked(format!("{}: {error}", position.next)))?;
     let window = Window::new(midnight(agent, position.next)?, midnight(agent, after)?);
     let mut done = MonthDone { month: position.next.strftime("%Y-%m").to_string(), ..MonthDone::default() };
-    let collected = ledger::collect_past(agent, window, now).await?;
+    let collected = ledger::collect_span(agent, window, now).await?;
     (done.jobs_new, done.jobs_changed) = (collected.new, collected.changed);
     if collected.rejected > 0 {
         let sample = collected.samples.first().map_or("", String::as_str);

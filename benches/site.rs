@@ -24,6 +24,7 @@ use slurm_site_agent::core::desired::{Wish, desired};
 use slurm_site_agent::core::evaluate::Decision;
 use slurm_site_agent::core::job::{JobKey, JobRecord, Printed};
 use slurm_site_agent::core::name::ClusterName;
+use slurm_site_agent::core::own::OwnValues;
 use slurm_site_agent::core::plan::{Owned, PlanLimits, plan};
 use slurm_site_agent::core::time::{Epoch, Window};
 use slurm_site_agent::core::tres::{Tres, TresCounts};
@@ -391,7 +392,7 @@ impl Bench {
                 .filter_map(Decision::decided)
                 .map(|decided| Wish::of(decided, &rules.qos))
                 .collect();
-            let wanted = desired(&decisions, &wishes, &[], &observed, &rules.qos);
+            let wanted = desired(&decisions, &wishes, &[], &observed, &OwnValues::new(), &rules.qos);
             let limits = PlanLimits {
                 changes_max: 100_000,
                 tighten_accounts_max: 100_000,

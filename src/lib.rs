@@ -14,11 +14,14 @@
 //! | step | where | durable after it |
 //! |---|---|---|
 //! | 1 policies, allocations, commands | [`agent::facts`] through [`central`] | snapshot, inbox |
+//! | 1 quotas, changes of them at once | [`agent::quotas`], [`agent::watch`] through [`central`] | what each source said |
 //! | 2, 3 sacct into the ledger | [`agent::ledger`] through [`slurm::sacct`] and [`store`] | job records, watermark |
 //! | 6 accounts as they are | [`slurm::sacctmgr`] | nothing |
 //! | 4 totals of the periods in use | [`agent::judge`] with [`core::usage`] | nothing |
 //! | 5 a decision for every allocation | [`core::evaluate`] | decision log |
+//! | 5 wishes of quotas, from the rolling windows | [`agent::quota_wishes`] with [`core::quota_rules`], [`core::windows`] | nothing |
 //! | 7 the difference | [`core::desired`], [`core::plan`] | nothing |
+//! | 7 what will be given back | [`core::own`] | own values |
 //! | 8 to 11 intent, sacctmgr, read back, outcome | [`agent::apply`] | intent, outcome |
 //! | verdicts on commands | [`agent::orders`] with [`core::command`] | verdict and its message |
 //! | usage of allocations | [`agent::tell`] | outbox |

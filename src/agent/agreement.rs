@@ -124,19 +124,14 @@ fn flags(config: &Config, facts: &Facts, decisions: &[Decision], qos: &QosRules)
                 continue;
             }
             let submit_blocked = level == Level::Blocked && qos.lever == Lever::Submit;
-            wishes.push(Wish {
-                account: allocation.account.clone(),
-                source: offer.source.clone(),
-                text: format!("the server has it {level}"),
-                fairshare: None,
-                limits: BTreeMap::new(),
-                qos: Some(match level {
-                    Level::Blocked if !submit_blocked => qos.blocked.clone(),
-                    Level::Blocked | Level::Slowdown => qos.slowdown.clone(),
-                    Level::Notification | Level::Normal => qos.normal.clone(),
-                }),
-                submit_blocked,
+            let text = format!("the server has it {level}");
+            let mut wish = Wish::new(allocation.account.clone(), offer.source.clone(), text);
+            wish.qos = Some(match level {
+                Level::Blocked if !submit_blocked => qos.blocked.clone(),
+                Level::Blocked | Level::Slowdown => qos.slowdown.clone(),
+                Level::Notification | Level::Normal => qos.normal.clone(),
             });
+            wishes.push(if submit_blocked { wish.refusing() } else { wish });
         }
     }
     wishes

@@ -17,6 +17,7 @@ use super::facts::{self, Asking, Facts, SourceState};
 use super::judge::{self, Grounds, Periods, Totals};
 use super::ledger::{self, CollectionState};
 use super::orders::{self, CommandSettled, Orders};
+use super::quota_wishes;
 use super::shrink::{self, HeldUsage};
 use super::step::Step;
 use super::summary::{self, CycleSummary};
@@ -27,7 +28,9 @@ use crate::core::command::Mode;
 use crate::core::desired::{Desired, Wish, desired};
 use crate::core::evaluate::{Decision, PartitionWeights, Rules};
 use crate::core::name::AccountName;
+use crate::core::own::OwnValues;
 use crate::core::plan::{Change, Outcome, Owned, Plan, PlanLimits, PlannedChange, ResetMarker, plan};
+use crate::core::quota_rules::QuotaStanding;
 use crate::core::time::Epoch;
 use crate::store::ResetHow;
 
@@ -80,6 +83,10 @@ pub struct CycleReport {
     pub disagreements_total: u64,
     /// Totals of usage that are not told because they would shrink.
     pub held_usage: Vec<HeldUsage>,
+    /// Where the rules of quotas stand.
+    pub quotas: Vec<QuotaStanding>,
+    /// When the next window of a quota has rolled away: a cycle is due then.
+    pub wake: Option<Epoch>,
     /// What people should know.
     pub findings: Vec<String>,
     /// Of a dry run: what its plan was made from.
@@ -94,6 +101,8 @@ pub struct Weighed {
     pub observed: Observed,
     /// Everything that is asked for, by policies as decided here, by the servers' flags and by commands.
     pub wishes: Vec<Wish>,
+    /// What rows had of their own where the agent has set a value that it gives back.
+    pub own: OwnValues,
     /// What comes of it for every account.
     pub wanted: BTreeMap<AccountName, Desired>,
 }
@@ -145,6 +154,8 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
         disagreements: Vec::new(),
         disagreements_total: 0,
         held_usage: Vec::new(),
+        quotas: Vec::new(),
+        wake: None,
         findings: Vec::new(),
         weighed: None,
     };
@@ -258,7 +269,11 @@ async fn govern(
         incomplete: report.collection.incomplete.as_deref(),
         rules: scene.rules,
     };
-    let decisions = judge::decide(agent, scene.facts, &grounds);
+    let mut decisions = judge::decide(agent, scene.facts, &grounds);
+    let incomplete = report.collection.incomplete.as_deref();
+    let quotas = quota_wishes::verdict(agent, scene.facts, &observed, incomplete, now).await?;
+    decisions.extend(quota_wishes::undecided(&quotas));
+    report.wake = quotas.wake();
     judge::log(agent, &decisions, now)?;
     for decided in decisions.iter().filter_map(Decision::decided) {
         report
@@ -280,16 +295,21 @@ async fn govern(
     (report.disagreements, report.disagreements_total) =
         agreement::compare(agent, scene.facts, &decisions, &orders, now)?;
     report.findings.extend(report.disagreements.iter().map(|one| one.finding(&agent.config)));
-    let wishes = agreement::wishes(&agent.config, scene.facts, &decisions, &orders, &scene.rules.qos);
-    let mut wanted = desired(&decisions, &wishes, &resets, &observed, &scene.rules.qos);
+    let mut wishes = agreement::wishes(&agent.config, scene.facts, &decisions, &orders, &scene.rules.qos);
+    wishes.extend(quotas.wishes);
+    report.quotas = quotas.standings;
+    report.findings.extend(quotas.findings);
+    let own = agent.store.own_values()?;
+    let mut wanted = desired(&decisions, &wishes, &resets, &observed, &own, &scene.rules.qos);
     tracing::debug!(cycle = agent.cycle, accounts = wanted.len(), "desired");
     if ask.dry_run {
-        report.weighed = Some(Weighed { observed: observed.clone(), wishes, wanted: wanted.clone() });
+        report.weighed =
+            Some(Weighed { observed: observed.clone(), wishes, own: own.clone(), wanted: wanted.clone() });
     }
     if let Some(only) = &ask.account {
         wanted.retain(|account, _| account == only);
     }
-    let plan = make_plan(agent, &wanted, &observed, scene.rules, ask.dry_run)?;
+    let plan = make_plan(agent, &wanted, &observed, own, scene.rules, ask.dry_run)?;
     Step::Planned.passed();
     report.findings.extend(plan.findings.iter().cloned());
     report.findings.extend(plan.missing.iter().map(|name| format!("account {name} does not exist")));
@@ -305,6 +325,10 @@ async fn govern(
         report.changes = plan.changes.iter().map(unmade).collect();
         report.decisions = decisions;
         return Ok(());
+    }
+    // What the changes give back one day is remembered before any of them is run.
+    if !plan.remember.is_empty() || !plan.forget.is_empty() {
+        agent.store.put_own_values(&plan.remember, &plan.forget)?;
     }
     // 8 to 11 apply, read back, settle
     let mut made = apply::apply(agent, &plan.changes, &observed, now).await?;
@@ -379,10 +403,11 @@ fn make_plan(
     agent: &mut Agent,
     wanted: &BTreeMap<AccountName, Desired>,
     observed: &Observed,
+    own: OwnValues,
     rules: &Rules,
     dry_run: bool,
 ) -> Result<Plan, AgentError> {
-    let mut owned = Owned { limits: agent.store.owned()?, submit: agent.store.owned_submit()? };
+    let mut owned = Owned { limits: agent.store.owned()?, own };
     if rules.partitions.is_none() {
         // Whether a limit on billing is still wanted is not known now: what is in force stays in force.
         owned.limits.clear();

@@ -9,12 +9,15 @@ use super::cycle::{Ask, CycleReport, Weighed, cycle};
 use super::error::{AgentError, chain};
 use super::facts;
 use super::outlook::{Outlook, Outlooks, outlooks};
-use crate::core::association::{Assignments, Limit, Observed, ObservedAssociation, Share};
+use crate::core::association::{
+    Assignments, JobLimits, Limit, Observed, ObservedAssociation, ObservedUser, Share, TresLimits, UserRow,
+};
 use crate::core::component::{ComponentName, Components};
 use crate::core::desired::{Desired, Wish, ancestors};
 use crate::core::evaluate::{Level, weight_of};
 use crate::core::exact::Exact;
-use crate::core::name::{AccountName, Names, QosName, SourceName};
+use crate::core::name::{AccountName, Names, QosName, SourceName, UserName};
+use crate::core::own::{OwnField, OwnKey, OwnValue, OwnValues};
 use crate::core::plan::Change;
 use crate::core::policy::LimitType;
 use crate::core::tres::Tres;
@@ -96,41 +99,130 @@ pub struct Field {
     pub asked: Vec<Asked>,
 }
 
-/// The fields that anybody asks for, with everybody who does.
+/// The fields that anybody asks for, with everybody who does; those of users' associations of the account after its own.
 pub fn fields(account: &AccountName, weighed: &Weighed) -> Vec<Field> {
-    let row = weighed.observed.accounts.get(account).map(|account| &account.row);
+    let observed = weighed.observed.accounts.get(account);
     let wanted = weighed.wanted.get(account);
     let own: Vec<&Wish> = weighed.wishes.iter().filter(|wish| wish.account == *account).collect();
+    let (of_users, of_account): (Vec<&Wish>, Vec<&Wish>) =
+        own.into_iter().partition(|wish| wish.user.is_some());
+    let mut found = Vec::new();
+    for field in asked_fields(account, None, &of_account, weighed) {
+        let value =
+            wanted.and_then(|wanted| value_of(&field, wanted.fairshare, &wanted.limits, &wanted.jobs));
+        let remembered = Remembered { account, user: None, partition: None, own: &weighed.own };
+        let row = observed.map(|account| &account.row);
+        found.push(field_of(String::new(), &field, row, value, &of_account, &remembered));
+    }
     let above: Vec<&AccountName> = ancestors(account, &weighed.observed).collect();
     let reaches_down = weighed.wishes.iter().filter(|wish| above.contains(&&wish.account));
-    let fairshare = wanted.and_then(|wanted| wanted.fairshare).map(|shares| shares.to_string());
-    let mut found = vec![field(
-        "fairshare".to_owned(),
-        row.map(|row| row.share.to_string()),
-        fairshare,
-        own.iter().filter_map(|wish| Some((*wish, wish.fairshare?.to_string()))),
-    )];
-    let limits: BTreeSet<(LimitType, Tres)> = own.iter().flat_map(|wish| limits_of(wish)).collect();
-    for (kind, tres) in limits {
-        let value = |limits: &crate::core::association::TresLimits| limits.get(&kind)?.get(&tres).copied();
-        let now = row.map(|row| value(&row.limits).map_or("no limit".to_owned(), |value| value.to_string()));
-        let asks = own.iter().filter_map(|wish| Some((*wish, value(&wish.limits)?.to_string())));
-        let wanted = wanted.and_then(|wanted| value(&wanted.limits)).map(|value| value.to_string());
-        found.push(field(format!("{kind} {tres}"), now, wanted, asks));
-    }
-    let asks = own.iter().copied().chain(reaches_down);
+    let asks = of_account.iter().copied().chain(reaches_down);
     let asks = asks.filter_map(|wish| Some((wish, wish.qos.as_ref()?.to_string())));
     let qos = wanted.and_then(|wanted| wanted.qos.as_ref()).map(QosName::to_string);
-    found.push(field("QOS".to_owned(), row.map(qos_text), qos, asks));
-    let submit = row.and_then(|row| row.grp_submit_jobs);
-    if own.iter().any(|wish| wish.submit_blocked) || submit == Some(0) {
-        let now = row.map(|_| submit.map_or("no limit".to_owned(), |limit| limit.to_string()));
-        let wanted = wanted.filter(|wanted| wanted.submit_blocked).map(|_| "0".to_owned());
-        let asks = own.iter().filter(|wish| wish.submit_blocked).map(|wish| (*wish, "0".to_owned()));
-        found.push(field("GrpSubmitJobs".to_owned(), now, wanted, asks));
+    found.push(field("QOS".to_owned(), observed.map(|account| qos_text(&account.row)), qos, asks));
+    for user in observed.into_iter().flat_map(|account| &account.users) {
+        let own: Vec<&Wish> =
+            of_users.iter().copied().filter(|wish| wish.user.as_ref() == Some(&user.user)).collect();
+        let wanted = wanted.and_then(|wanted| wanted.users.get(&user.user));
+        let partition = user.partition.as_deref();
+        let whose = match partition {
+            Some(partition) => format!("user {}, partition {partition}: ", user.user),
+            None => format!("user {}: ", user.user),
+        };
+        for field in asked_fields(account, Some(user), &own, weighed) {
+            let value = wanted.and_then(|user| value_of(&field, user.fairshare, &user.limits, &user.jobs));
+            let remembered = Remembered { account, user: Some(&user.user), partition, own: &weighed.own };
+            found.push(field_of(whose.clone(), &field, Some(&user.row), value, &own, &remembered));
+        }
     }
     found.retain(|field| field.wanted.is_some() || !field.asked.is_empty());
     found
+}
+
+/// Fields of one row that a wish names or that have something to be given back.
+fn asked_fields(
+    account: &AccountName,
+    user: Option<&ObservedUser>,
+    wishes: &[&Wish],
+    weighed: &Weighed,
+) -> BTreeSet<OwnField> {
+    let mut fields = BTreeSet::new();
+    for wish in wishes {
+        fields.extend(wish.fairshare.map(|_| OwnField::Fairshare));
+        fields.extend(wish.jobs.keys().map(|which| OwnField::Jobs(*which)));
+        fields.extend(limits_of(wish).map(|(kind, tres)| OwnField::Tres(kind, tres)));
+    }
+    let of_row = |key: &&OwnKey| {
+        key.account == *account
+            && key.user.as_ref() == user.map(|user| &user.user)
+            && key.partition == user.and_then(|user| user.partition.clone())
+    };
+    fields.extend(weighed.own.keys().filter(of_row).map(|key| key.field.clone()));
+    fields
+}
+
+fn value_of(field: &OwnField, fairshare: Option<u32>, limits: &TresLimits, jobs: &JobLimits) -> Option<u64> {
+    match field {
+        OwnField::Fairshare => fairshare.map(u64::from),
+        OwnField::Jobs(which) => jobs.get(which).copied(),
+        OwnField::Tres(kind, tres) => limits.get(kind)?.get(tres).copied(),
+    }
+}
+
+/// Where a row's own value may be remembered.
+struct Remembered<'a> {
+    account: &'a AccountName,
+    user: Option<&'a UserName>,
+    partition: Option<&'a str>,
+    own: &'a OwnValues,
+}
+
+/// What the row had of its own, which takes part as one more who asks: a limit set by hand is never loosened.
+fn field_of(
+    whose: String,
+    field: &OwnField,
+    row: Option<&ObservedAssociation>,
+    value: Option<u64>,
+    wishes: &[&Wish],
+    remembered: &Remembered<'_>,
+) -> Field {
+    let key = OwnKey {
+        account: remembered.account.clone(),
+        user: remembered.user.cloned(),
+        partition: remembered.partition.map(str::to_owned),
+        field: field.clone(),
+    };
+    let now = row.map(|row| field.value_in(row));
+    let known = remembered.own.get(&key).filter(|known| now.is_some_and(|now| known.is_agents(now)));
+    let before = known.map(|known| known.before);
+    let wanted = match (value, before) {
+        (Some(value), Some(OwnValue::Limit(Limit::At(own)))) => Some(own.min(value).to_string()),
+        (Some(value), _) => Some(value.to_string()),
+        (None, before) => before.map(value_text),
+    };
+    let asks = wishes.iter().filter_map(|wish| {
+        Some((*wish, value_of(field, wish.fairshare, &wish.limits, &wish.jobs)?.to_string()))
+    });
+    let mut found = self::field(format!("{whose}{field}"), now.map(value_text), wanted.clone(), asks);
+    if let (Some(before), Ok(source)) = (before, SourceName::parse("slurm")) {
+        let value = value_text(before);
+        found.asked.push(Asked {
+            source,
+            account: remembered.account.clone(),
+            decides: wanted.as_ref() == Some(&value),
+            value,
+            text: "what was there before; it comes back when nobody asks for another value".to_owned(),
+        });
+    }
+    found
+}
+
+fn value_text(value: OwnValue) -> String {
+    match value {
+        OwnValue::Share(share) => share.to_string(),
+        OwnValue::Limit(Limit::At(value)) => value.to_string(),
+        OwnValue::Limit(Limit::Cleared) => "no limit".to_owned(),
+    }
 }
 
 fn limits_of(wish: &Wish) -> impl Iterator<Item = (LimitType, Tres)> {
@@ -215,7 +307,7 @@ fn in_force(wanted: &Desired, row: &ObservedAssociation) -> Assignments {
     Assignments {
         fairshare: wanted.fairshare,
         limits: limits.collect(),
-        grp_submit_jobs: wanted.submit_blocked.then_some(Limit::At(0)),
+        jobs: wanted.jobs.iter().map(|(which, value)| (*which, Limit::At(*value))).collect(),
         qos: wanted.qos.as_ref().map(|_| row.qos.clone()),
         default_qos: wanted.qos.as_ref().and(row.default_qos.clone()),
     }
@@ -229,7 +321,7 @@ fn released(set: &Assignments) -> Assignments {
     Assignments {
         fairshare: None,
         limits: cleared.collect(),
-        grp_submit_jobs: set.grp_submit_jobs.map(|_| Limit::Cleared),
+        jobs: set.jobs.keys().map(|which| (*which, Limit::Cleared)).collect(),
         qos: set.qos.as_ref().map(|_| BTreeSet::new()),
         default_qos: None,
     }
@@ -245,23 +337,25 @@ fn undo(slurm: &Slurm, change: &Change, observed: &Observed) -> Vec<String> {
                 Some(typed(slurm, name, &back, &more))
             })
             .collect(),
-        Change::User { user, account, set } => {
+        Change::User { user, account, row, set } => {
             let above = observed.accounts.get(account);
-            let row =
-                above.and_then(|above| above.users.iter().find(|u| u.user == *user && u.partition.is_none()));
-            row.map(|row| {
-                let (back, more) = inverse(set, &row.row);
-                let change = Change::User { user: user.clone(), account: account.clone(), set: back };
-                with(slurm.argv(&change).to_string(), &more)
-            })
-            .into_iter()
-            .collect()
+            let known = above.and_then(|above| above.user(user, row));
+            known
+                .map(|known| {
+                    let (back, more) = inverse(set, &known.row);
+                    let (user, account, row) = (user.clone(), account.clone(), row.clone());
+                    let change = Change::User { user, account, row, set: back };
+                    with(slurm.argv(&change).to_string(), &more)
+                })
+                .into_iter()
+                .collect()
         }
         Change::Users { users, accounts, set } => accounts
             .iter()
             .flat_map(|account| users.iter().map(move |user| (user, account)))
             .flat_map(|(user, account)| {
-                let one = Change::User { user: user.clone(), account: account.clone(), set: set.clone() };
+                let (user, account, row) = (user.clone(), account.clone(), UserRow::Only);
+                let one = Change::User { user, account, row, set: set.clone() };
                 undo(slurm, &one, observed)
             })
             .collect(),
@@ -294,7 +388,11 @@ fn inverse(set: &Assignments, row: &ObservedAssociation) -> (Assignments, Vec<&'
     let back = Assignments {
         fairshare,
         limits: limits.collect(),
-        grp_submit_jobs: set.grp_submit_jobs.map(|_| row.grp_submit_jobs.map_or(Limit::Cleared, Limit::At)),
+        jobs: set
+            .jobs
+            .keys()
+            .map(|which| (*which, row.jobs.get(which).map_or(Limit::Cleared, |value| Limit::At(*value))))
+            .collect(),
         qos: set.qos.as_ref().map(|_| list),
         default_qos: set.default_qos.as_ref().and(row.default_qos.clone()).filter(|_| row.default_qos_is_own),
     };

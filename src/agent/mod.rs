@@ -20,6 +20,7 @@ pub mod notify;
 pub mod orders;
 pub mod outlook;
 pub mod preflight;
+pub mod quota_wishes;
 pub mod quotas;
 pub mod schedule;
 pub mod shrink;

@@ -393,7 +393,7 @@ mod tests {
         let row = ObservedAssociation {
             share: Share::Number(1),
             limits: TresLimits::new(),
-            grp_submit_jobs: None,
+            jobs: Default::default(),
             qos: BTreeSet::new(),
             qos_is_own: false,
             default_qos: None,

@@ -12,7 +12,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
+use super::clock::Clock;
 use crate::core::time::Epoch;
+
+/// Longest wait without a look at the clock, in seconds.
+const LOOK_EVERY_S: u64 = 60;
 
 /// What a wake-up asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,10 +31,12 @@ pub enum Due {
     Report,
     /// A cycle that asks only the sources that said that they have changed.
     Stirred,
+    /// A cycle because a window of a quota has rolled away.
+    Rolled,
 }
 
 impl Due {
-    const ALL: [Due; 5] = [Due::Poll, Due::DeepScan, Due::Audit, Due::Report, Due::Stirred];
+    const ALL: [Due; 6] = [Due::Poll, Due::DeepScan, Due::Audit, Due::Report, Due::Stirred, Due::Rolled];
 
     fn bit(self) -> u8 {
         1 << self as u8
@@ -44,6 +50,7 @@ impl Due {
             Due::Audit => "audit",
             Due::Report => "report",
             Due::Stirred => "stirred",
+            Due::Rolled => "rolled",
         }
     }
 }
@@ -163,6 +170,16 @@ fn arm(
     })
 }
 
+/// Waits for an instant, for ever when there is none. The clock is looked at again at least once a minute, so that a step of it
+/// is noticed.
+pub async fn reach(clock: &Clock, at: Option<Epoch>) {
+    let Some(at) = at else { return std::future::pending().await };
+    loop {
+        let Ok(left @ 1..) = u64::try_from(at.since(clock.now())) else { return };
+        clock.wait(Duration::from_secs(left.min(LOOK_EVERY_S))).await;
+    }
+}
+
 /// Whether a pattern (five fields, in the zone) was due between `last` and `now`. One that has no meaning never was; the
 /// configuration refuses those.
 pub fn missed(pattern: &str, zone: &str, last: Epoch, now: Epoch) -> bool {
@@ -199,6 +216,15 @@ mod tests {
         bell.ring(Due::Poll);
         assert_eq!(bell.wait().await, vec![Due::Poll, Due::Audit]);
         assert!(tokio::time::timeout(Duration::from_millis(1), bell.wait()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_instant_that_is_over_is_reached_at_once_and_none_never() {
+        let clock = Clock::manual(Epoch(1_000));
+        reach(&clock, Some(Epoch(900))).await;
+        reach(&clock, Some(Epoch(1_000))).await;
+        let never = tokio::time::timeout(Duration::from_millis(1), reach(&clock, None));
+        assert!(never.await.is_err());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::core::command::Mode;
 use crate::core::evaluate::{Decision, Level};
 use crate::core::name::{AccountName, SourceName};
 use crate::core::plan::Outcome;
+use crate::core::quota_rules::QuotaStanding;
 use crate::core::time::Epoch;
 
 /// Name of this kind of report in the store.
@@ -71,6 +72,9 @@ pub struct CycleSummary {
     /// Totals of usage that are not told because they would shrink.
     #[serde(default)]
     pub held_usage: Vec<HeldUsage>,
+    /// Where the rules of quotas stand.
+    #[serde(default)]
+    pub quotas: Vec<QuotaStanding>,
     /// What people should know.
     pub findings: Vec<String>,
 }
@@ -92,6 +96,7 @@ impl CycleSummary {
             disagreements: report.disagreements.clone(),
             disagreements_total: report.disagreements_total,
             held_usage: report.held_usage.clone(),
+            quotas: report.quotas.clone(),
             findings: report.findings.clone(),
         }
     }

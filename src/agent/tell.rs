@@ -9,6 +9,7 @@ use super::judge::{Periods, Totals, subtree};
 use super::shrink::Watch;
 use super::step::Step;
 use crate::config::LOCAL_SOURCE;
+use crate::core::association::JobLimit;
 use crate::core::association::Observed;
 use crate::core::component::Components;
 use crate::core::evaluate::{Decision, QosRules};
@@ -104,7 +105,7 @@ pub fn backend_metadata(
             qos: account.row.qos.iter().filter(|name| owned.contains(name)).cloned().collect(),
             fairshare: account.row.share.to_string(),
             limits: account.row.limits.clone(),
-            submit_blocked: account.row.grp_submit_jobs == Some(0),
+            submit_blocked: account.row.jobs.get(&JobLimit::GrpSubmitJobs) == Some(&0),
             since: now,
         };
         if let Some(known) = before.get(&state.allocation) {

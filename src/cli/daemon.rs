@@ -17,6 +17,7 @@ use crate::agent::schedule::{self, Bell, Due, Timers};
 use crate::agent::signals::{Asked, Listener};
 use crate::agent::watch::Watchers;
 use crate::config::{self, Config};
+use crate::core::time::Epoch;
 
 /// A cycle that takes longer than this many poll intervals is stuck: the watchdog is no longer fed.
 const CYCLE_INTERVALS_MAX: u32 = 6;
@@ -55,6 +56,7 @@ async fn serve(common: &Common) -> Result<Exit, AgentError> {
     }
     tracing::info!(cluster = %agent.config.cluster.name, version = env!("CARGO_PKG_VERSION"), "started");
     notify.ready();
+    let mut wake = None;
     loop {
         let due = tokio::select! {
             biased;
@@ -67,12 +69,14 @@ async fn serve(common: &Common) -> Result<Exit, AgentError> {
                 }
             },
             due = bell.wait() => due,
+            () = schedule::reach(&agent.clock, wake) => vec![Due::Rolled],
         };
         // A cycle in between may have asked already.
         if due == [Due::Stirred] && !agent.stirred.any() {
             continue;
         }
         let Some(worked) = work(&mut agent, &due, &mut listener, &bell, &pulse).await? else { break };
+        wake = worked.wake;
         notify.status(&worked.line);
         if worked.reload {
             wakers = reload(common, &mut agent, wakers, &bell, &notify).await?;
@@ -91,6 +95,8 @@ async fn serve(common: &Common) -> Result<Exit, AgentError> {
 struct Worked {
     /// For the service manager.
     line: String,
+    /// When the next window of a quota has rolled away.
+    wake: Option<Epoch>,
     /// The configuration is to be read again: it was asked for meanwhile.
     reload: bool,
 }
@@ -123,7 +129,7 @@ async fn work(
         }
     };
     pulse.beat();
-    Ok(Some(Worked { line: summary(&report), reload }))
+    Ok(Some(Worked { line: summary(&report), wake: report.wake, reload }))
 }
 
 /// One turn: a cycle, and the audit when it is due.
@@ -131,7 +137,7 @@ async fn turn(agent: &mut Agent, due: &[Due]) -> Result<CycleReport, AgentError>
     let ask = Ask {
         deep: due.contains(&Due::DeepScan),
         no_reports: !due.contains(&Due::Report),
-        stirred: due.iter().all(|due| *due == Due::Stirred),
+        stirred: due.iter().all(|due| matches!(due, Due::Stirred | Due::Rolled)),
         ..Ask::default()
     };
     let mut report = cycle(agent, &ask).await?;

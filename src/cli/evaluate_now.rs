@@ -1,7 +1,7 @@
 //! `--evaluate-now`: the daemon's cycle once, and what it found and did.
 
 use super::world::World;
-use super::{Common, EvaluateArgs, log, render, world};
+use super::{Common, EvaluateArgs, log, render, standings, world};
 use crate::agent::apply::ChangeState;
 use crate::agent::cycle::{Ask, CycleReport, cycle};
 use crate::agent::error::{AgentError, Exit};
@@ -58,6 +58,7 @@ pub fn show(report: &CycleReport) -> String {
         &["Outcome", "Command", "Why"],
         report.changes.iter().map(change_row).collect(),
     ));
+    text.push_str(&standings::table(report.quotas.iter()));
     text.push_str(&render::table(
         "WAITING FOR AN OPERATOR",
         &["Outcome", "Command", "Why"],

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::evaluate_now::decimal;
 use super::usage::{self, AccountReport, Amount, Reached, account_report, limits_of, only_known};
 use super::world::World;
-use super::{Common, account, log, render, world};
+use super::{Common, account, log, render, standings, world};
 use crate::agent::Agent;
 use crate::agent::apply::ChangeState;
 use crate::agent::error::{AgentError, Exit};
@@ -19,6 +19,7 @@ use crate::core::association::TresLimits;
 use crate::core::desired::ancestors;
 use crate::core::evaluate::{Decision, Level, weight_of};
 use crate::core::name::{AccountName, SourceName};
+use crate::core::quota_rules::QuotaStanding;
 use crate::core::time::Epoch;
 
 /// Explain one account: its numbers, the rule that decided, who asked for what, and what would change now.
@@ -40,6 +41,7 @@ Parts of the answer:
                Previous: what was used in the period before
   THRESHOLDS   at which percentage and amount each level begins, and the day it is reached at the mean daily rate
   rule         the decision in one line, and what Slurm cannot mean of it (lines with `!`)
+  QUOTAS       where each rule of a quota stands, and when submissions that are stopped come back
   FIELDS       what is there Now and what is Wanted, one line for everybody who asked; `*` marks the value that decides:
                the strictest wins
   CHANGES DUE  what the next cycle would run
@@ -62,6 +64,8 @@ pub struct Explanation {
     pub at: Epoch,
     /// One for each allocation and policy.
     pub policies: Vec<PolicyView>,
+    /// Where the rules of quotas stand.
+    pub quotas: Vec<QuotaStanding>,
     /// Fields of the association.
     pub fields: Vec<FieldView>,
     /// What the next cycle would run.
@@ -197,7 +201,16 @@ async fn look(world: &mut World, account: &AccountName) -> Result<Explanation, A
     let store = world.store_copy()?;
     let mut agent = Agent::offline(world.config.clone(), world.outside()?, store);
     let explained = explain(&mut agent, account).await?;
-    only_known(std::slice::from_ref(account), &explained.outlooks)?;
+    let has_quota = explained.report.quotas.iter().any(|standing| standing.account == *account)
+        || explained
+            .report
+            .weighed
+            .iter()
+            .flat_map(|weighed| &weighed.wishes)
+            .any(|wish| wish.account == *account);
+    if !has_quota {
+        only_known(std::slice::from_ref(account), &explained.outlooks)?;
+    }
     Ok(explanation(&agent, account, explained))
 }
 
@@ -226,6 +239,7 @@ fn explanation(agent: &Agent, account: &AccountName, explained: Explained) -> Ex
         ancestors: above,
         at: report.at,
         policies: own.map(|standing| policy_view(agent, standing, &report)).collect(),
+        quotas: report.quotas.iter().filter(|standing| standing.account == *account).cloned().collect(),
         fields: views,
         by_hand: ByHandView::of(by_hand(&agent.slurm, &report, account)),
         changes: report.changes,
@@ -363,6 +377,7 @@ pub fn show(explanation: &Explanation) -> String {
     for policy in &explanation.policies {
         text.push_str(&show_policy(policy));
     }
+    text.push_str(&standings::table(explanation.quotas.iter()));
     text.push_str(&render::table(
         "FIELDS",
         &["Field", "Now", "Wanted", "Asked", "Source", "Account", "Why"],

@@ -18,11 +18,12 @@ mod policy;
 mod quota;
 mod refusal;
 pub mod render;
+mod standings;
 mod status;
 mod usage;
 mod world;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -54,7 +55,8 @@ pub struct Common {
     /// The configuration.
     #[arg(long, global = true, default_value = CONFIG_PATH, value_name = "FILE")]
     pub config: PathBuf,
-    /// Emulated Slurm and server with shipped data instead of real ones; needs no root and no configuration.
+    /// Emulated Slurm and server with shipped data instead of real ones; needs no root and no configuration. One that
+    /// --config names is used in place of the shipped one, with store, secrets and servers of the emulated world.
     #[arg(long, global = true)]
     pub emulator: bool,
     /// Where the emulated world keeps its state [default: ~/.local/state/slurm-site-agent/emulator].
@@ -170,9 +172,17 @@ pub fn run(cli: Cli) -> Result<Exit, AgentError> {
 fn configuration(common: &Common) -> Result<Config, AgentError> {
     if common.emulator {
         // The server's address only matters to who contacts it; those start it first (world.rs).
-        return Ok(config::emulator_defaults(&world::state_dir(common)?, "http://127.0.0.1:1/")?);
+        return emulated_configuration(common, &world::state_dir(common)?, "http://127.0.0.1:1/");
     }
     Ok(config::load(&common.config)?)
+}
+
+/// The configuration of the emulated world: the shipped one, or the one that --config names.
+fn emulated_configuration(common: &Common, dir: &Path, url: &str) -> Result<Config, AgentError> {
+    if common.config == Path::new(CONFIG_PATH) {
+        return Ok(config::emulator_defaults(dir, url)?);
+    }
+    Ok(config::emulated(&common.config, dir, url)?)
 }
 
 fn check_config(common: &Common, print: bool) -> Result<Exit, AgentError> {

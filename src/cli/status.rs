@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::evaluate_now::span;
-use super::{Common, configuration, render};
+use super::{Common, configuration, render, standings};
 use crate::agent::clock::Clock;
 use crate::agent::error::{AgentError, Exit};
 use crate::agent::hold;
@@ -31,6 +31,7 @@ Sections (empty ones are left out):
   SOURCES              what each central server said last, and when it last answered in full
   ACCOUNTS BY LEVEL    accounts of the last cycle: normal, notification (80 %), slowdown (100 %), blocked (grace used)
   UNDECIDED            accounts on which nothing is decided; what is in force stays in force
+  QUOTAS               where each rule of a quota stood in the last cycle, and when submissions that are stopped come back
   PLAN THAT WAITS      a plan that would tighten many accounts at once, and the command that allows it
   OPEN CHANGES         changes whose outcome is not known yet; the next cycle looks at them first
   PENDING COMMANDS     commands of a server that have no verdict yet
@@ -477,6 +478,7 @@ pub fn show(status: &Status) -> String {
             .map(|u| vec![u.account.to_string(), u.source.to_string(), u.reason.clone()])
             .collect(),
     ));
+    text.push_str(&standings::table(status.cycle.iter().flat_map(|cycle| &cycle.quotas)));
     if let Some(held) = &status.held {
         text.push_str(&show_held(held));
     }

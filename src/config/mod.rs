@@ -16,6 +16,7 @@ mod limits;
 mod print;
 mod problem;
 mod qos;
+mod quota;
 mod schedule;
 mod secret;
 mod settings;
@@ -41,6 +42,7 @@ pub use duration::duration_text;
 pub use limits::Limits;
 pub use problem::{ConfigErrors, Problem};
 pub use qos::Qos;
+pub use quota::{LocalConsumer, LocalQuota, local_quotas};
 pub use schedule::{Cron, Schedule};
 pub use secret::{CREDENTIALS_DIRECTORY, SECRET_BYTES_MAX, SecretError, SecretSource};
 pub use settings::{LOG_LEVEL, Log, LogFormat, Reports, StoreSettings};
@@ -90,6 +92,8 @@ pub struct Config {
     pub amie: Option<Amie>,
     /// Budgets of a site without a server.
     pub allocations: Vec<LocalAllocation>,
+    /// Quotas of a site without a server for them.
+    pub quotas: Vec<LocalQuota>,
 }
 
 /// Reads and checks a file. Secrets are not read.
@@ -158,6 +162,7 @@ impl Config {
         let reports = root.section("reports", Reports::read);
         let amie = root.optional("amie", |item| item.section(Amie::read));
         let allocations = LocalAllocation::read_all(root, components.as_ref());
+        let quotas = LocalQuota::read_all(root);
         Some(Config {
             cluster: cluster?,
             sources: sources?,
@@ -171,6 +176,7 @@ impl Config {
             reports: reports?,
             amie: amie?,
             allocations: allocations?,
+            quotas: quotas?,
         })
     }
 
@@ -189,6 +195,7 @@ impl Config {
         self.reports.print(&mut to);
         self.amie.iter().for_each(|amie| amie.print(&mut to));
         self.allocations.iter().for_each(|allocation| allocation.print(&mut to));
+        self.quotas.iter().for_each(|quota| quota.print(&mut to));
         to.into_text()
     }
 
@@ -206,11 +213,26 @@ impl Config {
     }
 }
 
+/// As [`emulator_defaults`], from a configuration of the operator's own.
+pub fn emulated(file: &Path, state_dir: &Path, central_url: &str) -> Result<Config, ConfigErrors> {
+    let origin = file.display().to_string();
+    let text = read_file(file)
+        .map_err(|problem| ConfigErrors { origin: origin.clone(), problems: vec![problem] })?;
+    moved_to_the_emulator(parse(&text, &origin)?, state_dir, central_url)
+}
+
 /// The shipped configuration of `--emulator`: everything durable in `state_dir`; every url at the host and port of
 /// `central_url` with the path it has in the file; token and key in the files [`EMULATOR_TOKEN_FILE`] and
 /// [`EMULATOR_AMIE_KEY_FILE`] of `state_dir`.
 pub fn emulator_defaults(state_dir: &Path, central_url: &str) -> Result<Config, ConfigErrors> {
-    let mut config = parse(EMULATOR, "config/emulator.toml")?;
+    moved_to_the_emulator(parse(EMULATOR, "config/emulator.toml")?, state_dir, central_url)
+}
+
+fn moved_to_the_emulator(
+    mut config: Config,
+    state_dir: &Path,
+    central_url: &str,
+) -> Result<Config, ConfigErrors> {
     let server = Url::parse(central_url).map_err(|error| ConfigErrors {
         origin: "emulated server".to_owned(),
         problems: vec![Problem::of_file(format!("{central_url}: {error}"), "http://127.0.0.1:PORT/")],

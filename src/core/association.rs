@@ -31,6 +31,49 @@ impl fmt::Display for Share {
 /// in counts (memory MB).
 pub type TresLimits = BTreeMap<LimitType, BTreeMap<Tres, u64>>;
 
+/// A limit on a number of jobs, which is one number of an association.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum JobLimit {
+    /// Jobs that run at one time, of the association and everything below it.
+    GrpJobs,
+    /// Jobs that wait or run at one time, of the association and everything below it; 0 refuses every submission.
+    GrpSubmitJobs,
+    /// Jobs of one user's association that run at one time; an account's is inherited by the users below it.
+    MaxJobs,
+    /// Jobs of one user's association that wait or run at one time; inherited in the same way.
+    MaxSubmitJobs,
+}
+
+impl JobLimit {
+    /// Every one.
+    pub const ALL: [JobLimit; 4] =
+        [JobLimit::GrpJobs, JobLimit::GrpSubmitJobs, JobLimit::MaxJobs, JobLimit::MaxSubmitJobs];
+
+    /// sacctmgr's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            JobLimit::GrpJobs => "GrpJobs",
+            JobLimit::GrpSubmitJobs => "GrpSubmitJobs",
+            JobLimit::MaxJobs => "MaxJobs",
+            JobLimit::MaxSubmitJobs => "MaxSubmitJobs",
+        }
+    }
+
+    /// Whether an account's value reaches the users below it, so that sacctmgr lists them as changed too (22.05.8).
+    pub fn is_inherited(self) -> bool {
+        matches!(self, JobLimit::MaxJobs | JobLimit::MaxSubmitJobs)
+    }
+}
+
+impl fmt::Display for JobLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Limits on numbers of jobs; what is absent is unlimited or inherited.
+pub type JobLimits = BTreeMap<JobLimit, u64>;
+
 /// What one row of `sacctmgr show assoc` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedAssociation {
@@ -38,8 +81,8 @@ pub struct ObservedAssociation {
     pub share: Share,
     /// Limits set on it.
     pub limits: TresLimits,
-    /// GrpSubmitJobs, `None` when unlimited.
-    pub grp_submit_jobs: Option<u64>,
+    /// Limits on numbers of jobs that are set on it.
+    pub jobs: JobLimits,
     /// QOS it may use, inherited ones included.
     pub qos: BTreeSet<QosName>,
     /// Whether that list is its own; an inherited one follows the association above.
@@ -178,13 +221,14 @@ impl fmt::Display for Limit {
 
 /// Absolute values to give an association; what is absent stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "StoredAssignments")]
 pub struct Assignments {
     /// Fairshare.
     pub fairshare: Option<u32>,
     /// Limits per kind and TRES.
     pub limits: BTreeMap<LimitType, BTreeMap<Tres, Limit>>,
-    /// GrpSubmitJobs: 0 refuses every submission.
-    pub grp_submit_jobs: Option<Limit>,
+    /// Limits on numbers of jobs.
+    pub jobs: BTreeMap<JobLimit, Limit>,
     /// The whole QOS list.
     pub qos: Option<BTreeSet<QosName>>,
     /// The default QOS.
@@ -195,5 +239,65 @@ impl Assignments {
     /// Whether there is nothing to set.
     pub fn is_empty(&self) -> bool {
         *self == Assignments::default()
+    }
+}
+
+/// Assignments as an older program stored them too: with GrpSubmitJobs as a field of its own.
+#[derive(Deserialize)]
+struct StoredAssignments {
+    fairshare: Option<u32>,
+    limits: BTreeMap<LimitType, BTreeMap<Tres, Limit>>,
+    #[serde(default)]
+    grp_submit_jobs: Option<Limit>,
+    #[serde(default)]
+    jobs: BTreeMap<JobLimit, Limit>,
+    qos: Option<BTreeSet<QosName>>,
+    default_qos: Option<QosName>,
+}
+
+impl From<StoredAssignments> for Assignments {
+    fn from(stored: StoredAssignments) -> Assignments {
+        let StoredAssignments { fairshare, limits, grp_submit_jobs, mut jobs, qos, default_qos } = stored;
+        jobs.extend(grp_submit_jobs.map(|limit| (JobLimit::GrpSubmitJobs, limit)));
+        Assignments { fairshare, limits, jobs, qos, default_qos }
+    }
+}
+
+/// Which of a user's associations of one account.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UserRow {
+    /// The only one there is, bound to no partition.
+    #[default]
+    Only,
+    /// The one bound to no partition, beside others that are.
+    Unbound,
+    /// The one bound to this partition.
+    Partition(String),
+}
+
+impl UserRow {
+    /// The partition it is bound to.
+    pub fn partition(&self) -> Option<&str> {
+        match self {
+            UserRow::Partition(name) => Some(name),
+            UserRow::Only | UserRow::Unbound => None,
+        }
+    }
+}
+
+impl ObservedAccount {
+    /// How a row of one of its users is addressed.
+    pub fn row_of(&self, user: &ObservedUser) -> UserRow {
+        match &user.partition {
+            Some(partition) => UserRow::Partition(partition.clone()),
+            None if self.users.iter().filter(|other| other.user == user.user).count() > 1 => UserRow::Unbound,
+            None => UserRow::Only,
+        }
+    }
+
+    /// A user's row.
+    pub fn user(&self, user: &UserName, row: &UserRow) -> Option<&ObservedUser> {
+        self.users.iter().find(|known| known.user == *user && known.partition.as_deref() == row.partition())
     }
 }

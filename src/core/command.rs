@@ -238,20 +238,13 @@ pub fn wish(
     rules: &Rules,
     billing_limit: bool,
 ) -> Result<Wish, String> {
-    let mut wish = Wish {
-        account: account.clone(),
-        source: command.source.clone(),
-        text: format!(
-            "command {} of {} asks for {}",
-            command.kind.type_name(),
-            command.issued,
-            command.description
-        ),
-        fairshare: None,
-        limits: BTreeMap::new(),
-        qos: None,
-        submit_blocked: false,
-    };
+    let text = format!(
+        "command {} of {} asks for {}",
+        command.kind.type_name(),
+        command.issued,
+        command.description
+    );
+    let mut wish = Wish::new(account.clone(), command.source.clone(), text);
     match &command.kind {
         CommandKind::Fairshare { fairshare } => wish.fairshare = Some(*fairshare),
         CommandKind::Limits { limit_type, limits } => {
@@ -273,12 +266,12 @@ pub fn wish(
                 "normal" | "notification" => Some(rules.qos.normal.clone()),
                 "slowdown" => Some(rules.qos.slowdown.clone()),
                 "blocked" => {
-                    wish.submit_blocked = rules.qos.lever == Lever::Submit;
-                    Some(if wish.submit_blocked {
-                        rules.qos.slowdown.clone()
+                    if rules.qos.lever == Lever::Submit {
+                        wish = wish.refusing();
+                        Some(rules.qos.slowdown.clone())
                     } else {
-                        rules.qos.blocked.clone()
-                    })
+                        Some(rules.qos.blocked.clone())
+                    }
                 }
                 other => rules.qos.owned().into_iter().find(|name| name.as_str() == other).cloned(),
             };

@@ -1,20 +1,24 @@
 //! What each account should have, after all decisions on it: the strictest wins in every field, and each field
 //! knows who asked for it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 
-use super::association::{Observed, TresLimits};
+use super::association::{JobLimit, JobLimits, Observed, TresLimits};
 use super::evaluate::{Decided, Decision, Level, Lever, QosRules};
-use super::name::{AccountName, QosName, SourceName};
+use super::name::{AccountName, QosName, SourceName, UserName};
+use super::own::{OwnField, OwnValues};
 use super::plan::{Because, ResetMarker};
 
-/// A wish of one source for one account: from its policy as evaluated here, or from a command of its server.
+/// A wish of one source for one account, or for a user's associations of it: from its policy as evaluated here, from a
+/// command of its server, or from a quota.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wish {
     /// The account.
     pub account: AccountName,
+    /// The user whose associations of the account are meant; `None` for the account itself.
+    pub user: Option<UserName>,
     /// Who wishes.
     pub source: SourceName,
     /// The rule in one line, for people.
@@ -23,24 +27,46 @@ pub struct Wish {
     pub fairshare: Option<u32>,
     /// Limits.
     pub limits: TresLimits,
+    /// Limits on numbers of jobs.
+    pub jobs: JobLimits,
     /// QOS of the ladder.
     pub qos: Option<QosName>,
-    /// Whether every submission is to be refused by GrpSubmitJobs.
-    pub submit_blocked: bool,
+    /// Whether what was there before comes back when nobody asks for it any more: so it is with quotas. A fairshare that
+    /// returns is a reserved share, which takes the place of what policies ask for.
+    pub returns: bool,
 }
 
 impl Wish {
+    /// A wish for nothing yet.
+    pub fn new(account: AccountName, source: SourceName, text: String) -> Wish {
+        Wish {
+            account,
+            user: None,
+            source,
+            text,
+            fairshare: None,
+            limits: TresLimits::new(),
+            jobs: JobLimits::new(),
+            qos: None,
+            returns: false,
+        }
+    }
+
     /// What a decision asks for.
     pub fn of(decided: &Decided, qos: &QosRules) -> Wish {
-        Wish {
-            account: decided.account.clone(),
-            source: decided.source.clone(),
-            text: decided.reason.clone(),
+        let wish = Wish {
             fairshare: Some(decided.fairshare),
             limits: decided.limits.clone(),
             qos: Some(decided.qos.clone()),
-            submit_blocked: qos.lever == Lever::Submit && decided.effect == Level::Blocked,
-        }
+            ..Wish::new(decided.account.clone(), decided.source.clone(), decided.reason.clone())
+        };
+        if qos.lever == Lever::Submit && decided.effect == Level::Blocked { wish.refusing() } else { wish }
+    }
+
+    /// The same, with every submission refused.
+    pub fn refusing(mut self) -> Wish {
+        self.jobs.insert(JobLimit::GrpSubmitJobs, 0);
+        self
     }
 }
 
@@ -53,42 +79,85 @@ pub struct Desired {
     pub fairshare: Option<u32>,
     /// Limits.
     pub limits: TresLimits,
+    /// Limits on numbers of jobs.
+    pub jobs: JobLimits,
     /// The one QOS of the ladder it should have; `None` leaves them.
     pub qos: Option<QosName>,
-    /// Whether every submission is refused.
-    pub submit_blocked: bool,
+    /// Which of fairshare and limits are given back when nobody asks for them any more.
+    #[serde(skip)]
+    pub returning: BTreeSet<OwnField>,
+    /// Whether anybody but a quota asks for something: where nobody does, what policies once set stays.
+    #[serde(skip)]
+    pub governed: bool,
+    /// What single users' associations of it should have.
+    pub users: BTreeMap<UserName, DesiredUser>,
     /// Resets of raw usage that are due.
     pub resets: Vec<ResetMarker>,
     /// Who asked.
     pub because: Vec<Because>,
 }
 
+/// What the associations of one user with one account should have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DesiredUser {
+    /// Fairshare; `None` leaves it.
+    pub fairshare: Option<u32>,
+    /// Limits.
+    pub limits: TresLimits,
+    /// Limits on numbers of jobs.
+    pub jobs: JobLimits,
+    /// Who asked.
+    pub because: Vec<Because>,
+}
+
+impl Desired {
+    fn nothing(account: &AccountName) -> Desired {
+        Desired {
+            account: account.clone(),
+            fairshare: None,
+            limits: TresLimits::new(),
+            jobs: JobLimits::new(),
+            qos: None,
+            returning: BTreeSet::new(),
+            governed: false,
+            users: BTreeMap::new(),
+            resets: Vec::new(),
+            because: Vec::new(),
+        }
+    }
+
+    /// Whether every submission is refused.
+    pub fn submit_blocked(&self) -> bool {
+        self.jobs.get(&JobLimit::GrpSubmitJobs) == Some(&0)
+    }
+}
+
 /// Joins wishes. Accounts with an undecided decision are left out altogether: what is in force stays. The QOS of
-/// an account is never milder than that of a managed account above it.
+/// an account is never milder than that of a managed account above it. Accounts that nobody asks anything for are there
+/// when something has to be given back to them.
 pub fn desired(
     decisions: &[Decision],
     wishes: &[Wish],
     resets: &[ResetMarker],
     observed: &Observed,
+    own: &OwnValues,
     rules: &QosRules,
 ) -> BTreeMap<AccountName, Desired> {
     let mut wanted: BTreeMap<AccountName, Desired> = BTreeMap::new();
     for wish in wishes {
-        let entry = wanted.entry(wish.account.clone()).or_insert_with(|| Desired {
-            account: wish.account.clone(),
-            fairshare: None,
-            limits: TresLimits::new(),
-            qos: None,
-            submit_blocked: false,
-            resets: Vec::new(),
-            because: Vec::new(),
-        });
-        join(entry, wish, rules);
+        let entry = wanted.entry(wish.account.clone()).or_insert_with(|| Desired::nothing(&wish.account));
+        match &wish.user {
+            None => join(entry, wish, rules),
+            Some(user) => join_user(entry.users.entry(user.clone()).or_default(), wish),
+        }
     }
     for marker in resets {
         if let Some(entry) = wanted.get_mut(&marker.account) {
             entry.resets.push(marker.clone());
         }
+    }
+    for account in own.keys().map(|key| &key.account) {
+        wanted.entry(account.clone()).or_insert_with(|| Desired::nothing(account));
     }
     for decision in decisions {
         if decision.decided().is_none() {
@@ -100,15 +169,23 @@ pub fn desired(
 }
 
 fn join(entry: &mut Desired, wish: &Wish, rules: &QosRules) {
-    entry.fairshare = match (entry.fairshare, wish.fairshare) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    };
-    for (kind, values) in &wish.limits {
-        let limits = entry.limits.entry(*kind).or_default();
-        for (tres, value) in values {
-            limits.entry(tres.clone()).and_modify(|v| *v = (*v).min(*value)).or_insert(*value);
-        }
+    entry.governed |= !wish.returns;
+    if let Some(shares) = wish.fairshare {
+        let reserved = entry.returning.contains(&OwnField::Fairshare);
+        entry.fairshare = match (entry.fairshare, reserved, wish.returns) {
+            (Some(now), true, true) => Some(now.max(shares)),
+            (Some(now), true, false) => Some(now),
+            (Some(now), false, false) => Some(now.min(shares)),
+            (_, _, _) => Some(shares),
+        };
+    }
+    join_limits(&mut entry.limits, &wish.limits);
+    join_jobs(&mut entry.jobs, &wish.jobs);
+    if wish.returns {
+        entry.returning.extend(wish.fairshare.map(|_| OwnField::Fairshare));
+        let limits =
+            wish.limits.iter().flat_map(|(kind, values)| values.keys().map(move |tres| (kind, tres)));
+        entry.returning.extend(limits.map(|(kind, tres)| OwnField::Tres(*kind, tres.clone())));
     }
     if let Some(qos) = &wish.qos {
         let stricter = entry.qos.as_ref().is_none_or(|now| rules.strictness(qos) > rules.strictness(now));
@@ -116,12 +193,33 @@ fn join(entry: &mut Desired, wish: &Wish, rules: &QosRules) {
             entry.qos = Some(qos.clone());
         }
     }
-    entry.submit_blocked |= wish.submit_blocked;
-    entry.because.push(Because {
-        account: wish.account.clone(),
-        source: wish.source.clone(),
-        text: wish.text.clone(),
-    });
+    entry.because.push(because(wish));
+}
+
+fn join_user(entry: &mut DesiredUser, wish: &Wish) {
+    entry.fairshare = entry.fairshare.max(wish.fairshare);
+    join_limits(&mut entry.limits, &wish.limits);
+    join_jobs(&mut entry.jobs, &wish.jobs);
+    entry.because.push(because(wish));
+}
+
+fn because(wish: &Wish) -> Because {
+    Because { account: wish.account.clone(), source: wish.source.clone(), text: wish.text.clone() }
+}
+
+fn join_limits(into: &mut TresLimits, from: &TresLimits) {
+    for (kind, values) in from {
+        let limits = into.entry(*kind).or_default();
+        for (tres, value) in values {
+            limits.entry(tres.clone()).and_modify(|v| *v = (*v).min(*value)).or_insert(*value);
+        }
+    }
+}
+
+fn join_jobs(into: &mut JobLimits, from: &JobLimits) {
+    for (which, value) in from {
+        into.entry(*which).and_modify(|v| *v = (*v).min(*value)).or_insert(*value);
+    }
 }
 
 /// From the top of the tree down, so that each account looks at the nearest managed one above it and no further.
@@ -135,7 +233,8 @@ fn inherit_strictness(wanted: &mut BTreeMap<AccountName, Desired>, observed: &Ob
         let above = parent.and_then(|parent| nearest.get(parent)).copied();
         if let Some(parent) = above.and_then(|above| wanted.get(above)) {
             let (qos, because) = (parent.qos.clone(), parent.because.clone());
-            if let Some(entry) = wanted.get_mut(name)
+            // An account that only quotas ask something of follows the one above it by itself.
+            if let Some(entry) = wanted.get_mut(name).filter(|entry| entry.governed)
                 && qos.as_ref().and_then(|q| rules.strictness(q))
                     > entry.qos.as_ref().and_then(|q| rules.strictness(q))
             {
@@ -143,7 +242,7 @@ fn inherit_strictness(wanted: &mut BTreeMap<AccountName, Desired>, observed: &Ob
                 entry.because.extend(because);
             }
         }
-        if wanted.contains_key(name) && !name.is_root() {
+        if wanted.get(name).is_some_and(|entry| entry.governed) && !name.is_root() {
             nearest.insert(name, name);
         } else if let Some(above) = above {
             nearest.insert(name, above);

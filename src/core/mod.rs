@@ -13,16 +13,20 @@ pub mod evaluate;
 pub mod exact;
 pub mod job;
 pub mod name;
+pub mod own;
 pub mod period;
 pub mod plan;
 pub mod policy;
 pub mod preview;
 pub mod quota;
 pub mod quota_map;
+pub mod quota_rules;
 pub mod report;
+pub mod settled;
 pub mod time;
 pub mod tres;
 pub mod usage;
+pub mod windows;
 
 #[cfg(test)]
 mod tests;

@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::association::{
-    AccountTree, Assignments, Limit, Observed, ObservedAccount, ObservedAssociation, Share,
+    AccountTree, Assignments, Limit, Observed, ObservedAccount, ObservedAssociation, Share, UserRow,
 };
-use super::desired::{Desired, Wish};
+use super::desired::{Desired, DesiredUser};
 use super::evaluate::QosRules;
 use super::exact::Exact;
 use super::name::{AccountName, Names, QosName, SourceName, UserName};
+use super::own::{OwnField, OwnKey, OwnValues, Row, RowDifference, RowWanted};
 use super::policy::LimitType;
 use super::tres::Tres;
 use group::grouped;
@@ -37,6 +38,9 @@ pub enum Change {
         user: UserName,
         /// Below which account.
         account: AccountName,
+        /// Which of the user's rows there.
+        #[serde(default)]
+        row: UserRow,
         /// What.
         set: Assignments,
     },
@@ -129,8 +133,8 @@ pub enum Outcome {
 pub struct Owned {
     /// Limits per account.
     pub limits: BTreeMap<AccountName, BTreeSet<(LimitType, Tres)>>,
-    /// Accounts whose GrpSubmitJobs the agent has set.
-    pub submit: BTreeSet<AccountName>,
+    /// What rows had before the agent set a value that it gives back.
+    pub own: OwnValues,
 }
 
 /// How much one cycle may change.
@@ -162,6 +166,10 @@ pub struct Plan {
     pub held_because: Option<String>,
     /// Accounts that should be changed and do not exist.
     pub missing: Vec<AccountName>,
+    /// Own values of rows, to be remembered before anything is run.
+    pub remember: OwnValues,
+    /// Own values that need not be remembered any longer.
+    pub forget: BTreeSet<OwnKey>,
     /// Things people should know.
     pub findings: Vec<String>,
 }
@@ -175,7 +183,7 @@ impl Plan {
 
 /// One account's or user's difference before grouping.
 struct Difference {
-    user: Option<UserName>,
+    user: Option<(UserName, UserRow)>,
     account: AccountName,
     set: Assignments,
     tightens: bool,
@@ -197,7 +205,11 @@ pub fn plan(
     let tree = observed.tree();
     for wanted in desired.values() {
         let Some(account) = observed.accounts.get(&wanted.account) else {
-            plan.missing.push(wanted.account.clone());
+            let nobody_asks = wanted.because.is_empty() && wanted.users.is_empty();
+            plan.forget.extend(owned.own.keys().filter(|key| key.account == wanted.account).cloned());
+            if !nobody_asks {
+                plan.missing.push(wanted.account.clone());
+            }
             continue;
         };
         if wanted.account.is_root() {
@@ -209,7 +221,8 @@ pub fn plan(
             plan.changes.push(PlannedChange { change, because: wanted.because.clone() });
         }
         differences.extend(below(wanted, desired, &tree, rules));
-        differences.extend(account_difference(wanted, account, owned, rules));
+        differences.extend(users_difference(wanted, account, owned, &mut plan));
+        differences.extend(account_difference(wanted, account, owned, rules, &mut plan));
         plan.findings.extend(weak_block(wanted, account, rules));
     }
     let tightened: BTreeSet<&AccountName> =
@@ -248,11 +261,27 @@ fn account_difference(
     account: &ObservedAccount,
     owned: &Owned,
     rules: &QosRules,
+    plan: &mut Plan,
 ) -> Option<Difference> {
     let row = &account.row;
-    let mut set = Assignments::default();
-    let mut tightens = false;
-    if let Some(fairshare) = wanted.fairshare
+    let agents = owned.limits.get(&wanted.account);
+    let of = Row { account: &wanted.account, user: None, partition: None, row };
+    let returned = RowDifference::of(
+        &of,
+        &RowWanted {
+            fairshare: wanted.fairshare,
+            limits: &wanted.limits,
+            jobs: &wanted.jobs,
+            returning: &wanted.returning,
+        },
+        &owned.own,
+        agents,
+    );
+    let RowDifference { mut set, mut tightens, remember, forget, findings } = returned;
+    plan.remember.extend(remember);
+    plan.forget.extend(forget);
+    plan.findings.extend(findings);
+    if let Some(fairshare) = wanted.fairshare.filter(|_| !wanted.returning.contains(&OwnField::Fairshare))
         && row.share != Share::Number(fairshare)
     {
         set.fairshare = Some(fairshare);
@@ -260,29 +289,19 @@ fn account_difference(
     for (kind, values) in &wanted.limits {
         for (tres, value) in values {
             let now = row.limits.get(kind).and_then(|l| l.get(tres));
-            if now != Some(value) {
+            let returns = wanted.returning.contains(&OwnField::Tres(*kind, tres.clone()));
+            if now != Some(value) && !returns {
                 tightens |= now.is_some_and(|now| value < now);
                 set.limits.entry(*kind).or_default().insert(tres.clone(), Limit::At(*value));
             }
         }
     }
-    for (kind, tres) in owned.limits.get(&wanted.account).into_iter().flatten() {
+    for (kind, tres) in agents.into_iter().flatten().filter(|_| wanted.governed) {
         let still_wanted = wanted.limits.get(kind).is_some_and(|l| l.contains_key(tres));
         let there = row.limits.get(kind).is_some_and(|l| l.contains_key(tres));
         if !still_wanted && there {
-            set.limits.entry(*kind).or_default().insert(tres.clone(), Limit::Cleared);
+            set.limits.entry(*kind).or_default().entry(tres.clone()).or_insert(Limit::Cleared);
         }
-    }
-    match (wanted.submit_blocked, row.grp_submit_jobs) {
-        (true, Some(0)) => {}
-        (true, _) => {
-            set.grp_submit_jobs = Some(Limit::At(0));
-            tightens = true;
-        }
-        (false, Some(0)) if owned.submit.contains(&wanted.account) => {
-            set.grp_submit_jobs = Some(Limit::Cleared);
-        }
-        (false, _) => {}
     }
     if let Some(qos) = &wanted.qos {
         tightens |= assign_qos(&mut set, row, qos, rules);
@@ -294,6 +313,57 @@ fn account_difference(
         tightens,
         because: wanted.because.clone(),
     })
+}
+
+/// What quotas ask of single users, in each of their rows, and what is to be given back to rows of users.
+fn users_difference(
+    wanted: &Desired,
+    account: &ObservedAccount,
+    owned: &Owned,
+    plan: &mut Plan,
+) -> Vec<Difference> {
+    let nothing = DesiredUser::default();
+    let mut found = Vec::new();
+    for user in &account.users {
+        let asked = wanted.users.get(&user.user).unwrap_or(&nothing);
+        let mut returning: BTreeSet<OwnField> = BTreeSet::from([OwnField::Fairshare]);
+        for (kind, values) in &asked.limits {
+            returning.extend(values.keys().map(|tres| OwnField::Tres(*kind, tres.clone())));
+        }
+        let of = Row {
+            account: &account.account,
+            user: Some(&user.user),
+            partition: user.partition.as_deref(),
+            row: &user.row,
+        };
+        let wanted = RowWanted {
+            fairshare: asked.fairshare,
+            limits: &asked.limits,
+            jobs: &asked.jobs,
+            returning: &returning,
+        };
+        let RowDifference { set, tightens, remember, forget, findings } =
+            RowDifference::of(&of, &wanted, &owned.own, None);
+        plan.remember.extend(remember);
+        plan.forget.extend(forget);
+        plan.findings.extend(findings);
+        if !set.is_empty() {
+            found.push(Difference {
+                user: Some((user.user.clone(), account.row_of(user))),
+                account: account.account.clone(),
+                set,
+                tightens,
+                because: asked.because.clone(),
+            });
+        }
+    }
+    let there = |key: &OwnKey| {
+        let row = key.partition.clone().map_or(UserRow::Only, UserRow::Partition);
+        key.user.as_ref().is_none_or(|user| account.user(user, &row).is_some())
+    };
+    let of_account = owned.own.keys().filter(|key| key.account == account.account);
+    plan.forget.extend(of_account.filter(|key| !there(key)).cloned());
+    found
 }
 
 /// Sets the QOS list and default where they differ; others' QOS stay in the list and others' default stays. Says
@@ -324,13 +394,16 @@ fn below(
 ) -> Vec<Difference> {
     let Some(qos) = &wanted.qos else { return Vec::new() };
     let mut found = Vec::new();
-    for account in tree.subtree_without(&wanted.account, |name| desired.contains_key(name)) {
+    for account in
+        tree.subtree_without(&wanted.account, |name| desired.get(name).is_some_and(|below| below.governed))
+    {
         let is_top = account.account == wanted.account;
         if !is_top {
             found.extend(row_below(wanted, None, account, &account.row, qos, rules));
         }
         for user in &account.users {
-            found.extend(row_below(wanted, Some(&user.user), account, &user.row, qos, rules));
+            let row = account.row_of(user);
+            found.extend(row_below(wanted, Some((&user.user, row)), account, &user.row, qos, rules));
         }
     }
     found
@@ -338,7 +411,7 @@ fn below(
 
 fn row_below(
     wanted: &Desired,
-    user: Option<&UserName>,
+    user: Option<(&UserName, UserRow)>,
     account: &ObservedAccount,
     row: &ObservedAssociation,
     qos: &QosName,
@@ -350,7 +423,7 @@ fn row_below(
     }
     let tightens = assign_qos(&mut set, row, qos, rules);
     (!set.is_empty()).then(|| Difference {
-        user: user.cloned(),
+        user: user.map(|(user, row)| (user.clone(), row)),
         account: account.account.clone(),
         set,
         tightens,
@@ -363,7 +436,7 @@ fn weak_block(wanted: &Desired, account: &ObservedAccount, rules: &QosRules) -> 
     let owned = rules.owned();
     let others: Vec<&str> =
         account.row.qos.iter().filter(|q| !owned.contains(q)).map(QosName::as_str).collect();
-    (strict && !wanted.submit_blocked && !others.is_empty()).then(|| {
+    (strict && !wanted.submit_blocked() && !others.is_empty()).then(|| {
         format!(
             "account {} is to be held to QOS {} but may also use {}: jobs there are not slowed or blocked",
             wanted.account,
@@ -371,102 +444,4 @@ fn weak_block(wanted: &Desired, account: &ObservedAccount, rules: &QosRules) -> 
             others.join(", ")
         )
     })
-}
-
-/// Whether what a change asked for is what `observed` now shows; else what differs.
-pub fn settled(change: &Change, observed: &Observed) -> Result<(), String> {
-    match change {
-        Change::Accounts { accounts, set } => accounts.iter().try_for_each(|name| {
-            let account =
-                observed.accounts.get(name).ok_or_else(|| format!("account {name} is not there"))?;
-            shows(set, &account.row).map_err(|differs| format!("account {name}: {differs}"))
-        }),
-        Change::User { user, account, set } => {
-            let row = observed
-                .accounts
-                .get(account)
-                .and_then(|a| a.users.iter().find(|u| u.user == *user && u.partition.is_none()))
-                .ok_or_else(|| format!("user {user} of account {account} is not there"))?;
-            shows(set, &row.row).map_err(|differs| format!("user {user} of account {account}: {differs}"))
-        }
-        Change::Users { users, accounts, set } => {
-            let mut there = accounts
-                .iter()
-                .filter_map(|name| observed.accounts.get(name))
-                .flat_map(|account| account.users.iter().map(|row| (&account.account, row)))
-                .filter(|(_, row)| row.partition.is_none() && users.iter().any(|user| *user == row.user))
-                .peekable();
-            if there.peek().is_none() {
-                return Err("none of these users is there in any of these accounts".to_owned());
-            }
-            there.try_for_each(|(account, row)| {
-                shows(set, &row.row)
-                    .map_err(|differs| format!("user {} of account {account}: {differs}", row.user))
-            })
-        }
-        Change::ResetRawUsage { .. } => Ok(()),
-    }
-}
-
-/// Whether what a wish asks for is in force; a stricter value of another source is named as what stands in its way.
-pub fn fulfilled(wish: &Wish, observed: &Observed, rules: &QosRules) -> Result<(), String> {
-    let account = observed
-        .accounts
-        .get(&wish.account)
-        .ok_or_else(|| format!("account {} is not there", wish.account))?;
-    let limits = wish.limits.iter().map(|(kind, values)| {
-        (*kind, values.iter().map(|(tres, value)| (tres.clone(), Limit::At(*value))).collect())
-    });
-    let set = Assignments {
-        fairshare: wish.fairshare,
-        limits: limits.collect(),
-        grp_submit_jobs: wish.submit_blocked.then_some(Limit::At(0)),
-        qos: None,
-        default_qos: None,
-    };
-    if let Some(qos) = &wish.qos {
-        let owned = rules.owned();
-        let in_force: Vec<&str> =
-            account.row.qos.iter().filter(|name| owned.contains(name)).map(QosName::as_str).collect();
-        if in_force != [qos.as_str()] {
-            return Err(format!("the QOS in force is {} and not {qos}", in_force.join(",")));
-        }
-    }
-    shows(&set, &account.row)
-}
-
-fn shows(set: &Assignments, row: &ObservedAssociation) -> Result<(), String> {
-    if let Some(fairshare) = set.fairshare
-        && row.share != Share::Number(fairshare)
-    {
-        return Err(format!("fairshare is {} and not {fairshare}", row.share));
-    }
-    for (kind, values) in &set.limits {
-        for (tres, wanted) in values {
-            let now =
-                row.limits.get(kind).and_then(|l| l.get(tres)).map_or(Limit::Cleared, |v| Limit::At(*v));
-            if now != *wanted {
-                return Err(format!("{kind} {tres} is {now} and not {wanted}"));
-            }
-        }
-    }
-    if let Some(wanted) = set.grp_submit_jobs {
-        let now = row.grp_submit_jobs.map_or(Limit::Cleared, Limit::At);
-        if now != wanted {
-            return Err(format!("GrpSubmitJobs is {now} and not {wanted}"));
-        }
-    }
-    let list = |names: &BTreeSet<QosName>| names.iter().map(QosName::as_str).collect::<Vec<_>>().join(",");
-    if let Some(wanted) = &set.qos
-        && row.qos != *wanted
-    {
-        return Err(format!("the QOS list is {} and not {}", list(&row.qos), list(wanted)));
-    }
-    if let Some(wanted) = &set.default_qos
-        && row.default_qos.as_ref() != Some(wanted)
-    {
-        let now = row.default_qos.as_ref().map_or("none", QosName::as_str);
-        return Err(format!("the default QOS is {now} and not {wanted}"));
-    }
-    Ok(())
 }

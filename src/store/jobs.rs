@@ -180,6 +180,37 @@ impl Store {
         })
     }
 
+    /// Shows every record submitted after an instant, with the end of the record of the same job id before it: `None`
+    /// when there is none, `Some(None)` when that one has not ended. In no order. Its cost follows what was submitted since
+    /// then, not the ledger.
+    pub fn visit_submitted(
+        &self,
+        cluster: &ClusterName,
+        after: Epoch,
+        f: &mut dyn FnMut(JobRecord, Option<Option<Epoch>>),
+    ) -> Result<(), StoreError> {
+        let columns = RECORD.split(", ").map(|column| format!("j.{}", column.trim())).collect::<Vec<_>>();
+        let before = "FROM jobs p WHERE p.cluster = j.cluster AND p.job_id = j.job_id AND p.submit < j.submit \
+                      ORDER BY p.submit DESC LIMIT 1";
+        let sql = format!(
+            "SELECT (SELECT 1 {before}), (SELECT p.ended {before}), {} FROM jobs j \
+             INDEXED BY jobs_submitted WHERE j.cluster = ?1 AND j.submit > ?2",
+            columns.join(", ")
+        );
+        self.reading("reading submissions", |conn| {
+            let Some(id) = cluster_id(conn, cluster)? else { return Ok(()) };
+            let mut statement = conn.prepare_cached(&sql)?;
+            let mut names = NameTexts::new(conn)?;
+            let mut rows = statement.query(params![id, after])?;
+            while let Some(row) = rows.next()? {
+                let known: Option<i64> = row.get(0)?;
+                let ended: Option<Epoch> = row.get(1)?;
+                f(read_record(row, 2, cluster, &mut names)?, known.map(|_| ended));
+            }
+            Ok(())
+        })
+    }
+
     /// Shows at most `limit` jobs that are new or changed since `after_seq`, in order of their change; a job that
     /// changed several times is shown once, as it is now. Runaway jobs are left out (and shown when they no longer
     /// are).

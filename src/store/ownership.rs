@@ -1,14 +1,16 @@
-//! What is the agent's own in Slurm: the limits it has set, and the resets of raw usage it has done.
+//! What is the agent's own in Slurm: the limits it has set, what rows had of their own before, and the resets of raw usage it
+//! has done.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::Store;
-use super::columns::{UnknownWord, parsed, unreadable};
+use super::columns::{UnknownWord, from_json, from_json_maybe, json, parsed, unreadable};
 use super::error::StoreError;
 use crate::core::association::{Assignments, Limit};
-use crate::core::name::{AccountName, SourceName};
+use crate::core::name::{AccountName, SourceName, UserName};
+use crate::core::own::{Own, OwnField, OwnKey, OwnValues};
 use crate::core::plan::{Change, Outcome, ResetMarker};
 use crate::core::policy::LimitType;
 use crate::core::time::Epoch;
@@ -109,19 +111,86 @@ impl Store {
         })
     }
 
-    /// Accounts whose GrpSubmitJobs the agent has set and not taken away.
-    pub fn owned_submit(&self) -> Result<BTreeSet<AccountName>, StoreError> {
-        self.reading("reading owned GrpSubmitJobs", |conn| {
-            let mut statement = conn.prepare_cached("SELECT account FROM owned_submit")?;
-            let rows = statement.query_map([], |row| parsed(row, 0, AccountName::parse))?;
-            rows.collect()
+    /// What rows had of their own where the agent has set a value that it gives back.
+    pub fn own_values(&self) -> Result<OwnValues, StoreError> {
+        self.reading("reading own values", |conn| {
+            let mut statement = conn
+                .prepare_cached("SELECT account, user, part, field, before, now, earlier FROM own_values")?;
+            let mut rows = statement.query([])?;
+            let mut own = OwnValues::new();
+            while let Some(row) = rows.next()? {
+                let user: String = row.get(1)?;
+                let user = if user.is_empty() { None } else { Some(parsed(row, 1, UserName::parse)?) };
+                let word: String = row.get(3)?;
+                let key = OwnKey {
+                    account: parsed(row, 0, AccountName::parse)?,
+                    user,
+                    partition: Some(row.get::<_, String>(2)?).filter(|name| !name.is_empty()),
+                    field: OwnField::parse(&word).ok_or_else(|| unreadable(3, UnknownWord(word)))?,
+                };
+                own.insert(
+                    key,
+                    Own {
+                        before: from_json(row, 4)?,
+                        set: from_json(row, 5)?,
+                        earlier: from_json_maybe(row, 6)?,
+                    },
+                );
+            }
+            Ok(own)
+        })
+    }
+
+    /// Remembers what rows have of their own, before the agent sets other values there, and forgets what has been given
+    /// back. Durable when this returns.
+    pub fn put_own_values(
+        &mut self,
+        remember: &OwnValues,
+        forget: &BTreeSet<OwnKey>,
+    ) -> Result<(), StoreError> {
+        self.transaction("remembering own values", |tx| {
+            let place = |key: &OwnKey| {
+                let user = key.user.as_ref().map_or("", UserName::as_str).to_owned();
+                let partition = key.partition.clone().unwrap_or_default();
+                [key.account.to_string(), user, partition, key.field.to_string()]
+            };
+            for key in forget {
+                tx.prepare_cached(
+                    "DELETE FROM own_values WHERE account = ?1 AND user = ?2 AND part = ?3 AND field = ?4",
+                )?
+                .execute(place(key))?;
+                if let (None, OwnField::Tres(kind, tres)) = (&key.user, &key.field) {
+                    tx.prepare_cached(
+                        "DELETE FROM owned_limits WHERE account = ?1 AND limit_type = ?2 AND tres = ?3",
+                    )?
+                    .execute([key.account.as_str(), kind.as_str(), tres.as_str()])?;
+                }
+            }
+            for (key, own) in remember {
+                let [account, user, partition, field] = place(key);
+                tx.prepare_cached(
+                    "INSERT INTO own_values (account, user, part, field, before, now, earlier) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE \
+                     SET before = excluded.before, now = excluded.now, earlier = excluded.earlier",
+                )?
+                .execute(params![
+                    account,
+                    user,
+                    partition,
+                    field,
+                    json(&own.before)?,
+                    json(&own.set)?,
+                    own.earlier.as_ref().map(json).transpose()?
+                ])?;
+            }
+            Ok(())
         })
     }
 }
 
 /// What the outcome of a change means for what the agent owns. A change that may be in effect (Unknown) makes its
-/// limits the agent's own, so that they can be cleared later; only what is seen to be cleared is given up. Limits of
-/// single users are not tracked: the agent sets none.
+/// limits the agent's own, so that they can be cleared later; only what is seen to be cleared is given up. What is given back
+/// in another way (limits on jobs, everything of single users) is remembered by [`Store::put_own_values`].
 pub(super) fn follow(
     tx: &Transaction<'_>,
     change: &Change,
@@ -165,12 +234,6 @@ fn follow_limits(
             tx.prepare_cached(sql)?.execute([account.as_str(), limit_type.as_str(), tres.as_str()])?;
         }
     }
-    let sql = match set.grp_submit_jobs {
-        Some(Limit::At(_)) => "INSERT INTO owned_submit (account) VALUES (?1) ON CONFLICT DO NOTHING",
-        Some(Limit::Cleared) if in_effect => "DELETE FROM owned_submit WHERE account = ?1",
-        Some(Limit::Cleared) | None => return Ok(()),
-    };
-    tx.prepare_cached(sql)?.execute([account.as_str()])?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use rusqlite::Transaction;
 pub(super) const APPLICATION_ID: i64 = 0x5353_4131;
 
 /// Every step. The n-th (from 1) brings a file from `user_version` n - 1 to n.
-pub(super) const STEPS: [&str; 6] = [FIRST, REPORTS, AMIE, SOURCE_QUOTAS, AMIE_STORAGE, SCALE];
+pub(super) const STEPS: [&str; 7] = [FIRST, REPORTS, AMIE, SOURCE_QUOTAS, AMIE_STORAGE, SCALE, OWN_VALUES];
 
 /// The newest schema this program knows.
 pub(super) const NEWEST: i64 = STEPS.len() as i64;
@@ -367,6 +367,26 @@ CREATE TABLE totals (
 
 DELETE FROM counters WHERE name = 'generation';
 ";
+
+/// What rows had of their own before a value was set that is given back (`before`, `now` and `earlier` are JSON of core types; an
+/// account's own row has no user, a row bound to no partition no part), and the way to jobs by the time of submission. Until
+/// here a GrpSubmitJobs of the agent's was always taken to have been none before.
+const OWN_VALUES: &str = r#"
+CREATE TABLE own_values (
+    account TEXT NOT NULL,
+    user TEXT NOT NULL,
+    part TEXT NOT NULL,
+    field TEXT NOT NULL,
+    before TEXT NOT NULL,
+    now TEXT NOT NULL,
+    earlier TEXT,
+    PRIMARY KEY (account, user, part, field)
+) STRICT, WITHOUT ROWID;
+INSERT INTO own_values (account, user, part, field, before, now)
+    SELECT account, '', '', 'GrpSubmitJobs', '{"limit":"Cleared"}', '{"limit":{"At":0}}' FROM owned_submit;
+DROP TABLE owned_submit;
+CREATE INDEX jobs_submitted ON jobs (cluster, submit);
+"#;
 
 /// Takes a file from `found` to [`NEWEST`], inside the caller's transaction.
 pub(super) fn upgrade(tx: &Transaction<'_>, found: i64) -> rusqlite::Result<()> {

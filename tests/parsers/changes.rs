@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use slurm_site_agent::core::association::{Assignments, Limit};
+use slurm_site_agent::core::association::{Assignments, JobLimit, Limit, UserRow};
 use slurm_site_agent::core::job::JobRecord;
 use slurm_site_agent::core::name::{AccountName, Names, QosName, SourceName, UserName};
 use slurm_site_agent::core::plan::{Change, ResetMarker};
@@ -47,7 +47,12 @@ fn qos(names: &[&str], default: &str) -> Assignments {
 }
 
 fn user(set: Assignments) -> Change {
-    Change::User { user: UserName::parse("bob").unwrap(), account: account("edge_a"), set }
+    Change::User {
+        user: UserName::parse("bob").unwrap(),
+        account: account("edge_a"),
+        row: UserRow::Only,
+        set,
+    }
 }
 
 fn reset() -> Change {
@@ -81,7 +86,7 @@ fn a_change_is_one_argument_vector_with_absolute_values_and_named_conditions() {
             ),
             (LimitType::MaxTRESMins, BTreeMap::new()),
         ]),
-        grp_submit_jobs: Some(Limit::At(0)),
+        jobs: [(JobLimit::GrpSubmitJobs, Limit::At(0))].into(),
         ..qos(&["normal", "slowdown"], "slowdown")
     };
     let typed = [
@@ -93,7 +98,7 @@ fn a_change_is_one_argument_vector_with_absolute_values_and_named_conditions() {
         (
             user(Assignments {
                 qos: Some(BTreeSet::new()),
-                grp_submit_jobs: Some(Limit::Cleared),
+                jobs: [(JobLimit::GrpSubmitJobs, Limit::Cleared)].into(),
                 ..shares(1)
             }),
             "sacctmgr -i modify user where name=bob account=edge_a cluster=lab set fairshare=1 GrpSubmitJobs=-1 qos=",
@@ -242,7 +247,10 @@ async fn values_that_slurm_would_take_for_something_else_are_never_run() {
             ..Assignments::default()
         },
         Assignments { limits: limits(u64::MAX - 1), ..Assignments::default() },
-        Assignments { grp_submit_jobs: Some(Limit::At(4_294_967_294)), ..Assignments::default() },
+        Assignments {
+            jobs: [(JobLimit::GrpSubmitJobs, Limit::At(4_294_967_294))].into(),
+            ..Assignments::default()
+        },
         shares(i32::MAX as u32),
     ];
     for set in senseless {

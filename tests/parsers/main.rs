@@ -9,7 +9,7 @@ mod jobs;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use slurm_site_agent::core::association::{ObservedAssociation, Share};
+use slurm_site_agent::core::association::{JobLimit, ObservedAssociation, Share};
 use slurm_site_agent::core::exact::Exact;
 use slurm_site_agent::core::name::{AccountName, ClusterName, QosName, UserName};
 use slurm_site_agent::core::policy::LimitType;
@@ -91,7 +91,7 @@ fn limits_are_numbers_with_memory_in_mb_and_unset_ones_are_absent() {
             (LimitType::MaxTRESMins, tres(&[("cpu", 9), ("mem", 1536)])),
             (LimitType::GrpTRES, tres(&[("mem", 60_000), ("node", 1)])),
         ]),
-        grp_submit_jobs: Some(0),
+        jobs: [(JobLimit::GrpSubmitJobs, 0)].into(),
         qos: qos_names(&["normal", "slowdown"]),
         qos_is_own: true,
         default_qos: Some(QosName::parse("slowdown").unwrap()),
@@ -101,10 +101,13 @@ fn limits_are_numbers_with_memory_in_mb_and_unset_ones_are_absent() {
     let bob: Vec<_> = edge_a.users.iter().filter(|user| user.user.as_str() == "bob").collect();
     let partitions: Vec<_> = bob.iter().map(|user| user.partition.as_deref()).collect();
     assert_eq!(partitions, [Some("debug"), Some("small")]);
-    assert_eq!((bob[0].row.share, bob[0].row.grp_submit_jobs), (Share::Number(3), Some(2)));
+    assert_eq!(
+        (bob[0].row.share, &bob[0].row.jobs),
+        (Share::Number(3), &[(JobLimit::GrpSubmitJobs, 2)].into())
+    );
     assert_eq!(observed.accounts[&account("edge_b")].row.share, Share::Parent);
     let leaf = &observed.accounts[&account("acc_leaf")].row;
-    assert_eq!((leaf.limits.len(), leaf.grp_submit_jobs, &leaf.default_qos), (0, None, &None));
+    assert_eq!((leaf.limits.len(), leaf.jobs.len(), &leaf.default_qos), (0, 0, &None));
 }
 
 /// QOS list and default QOS by account, user and partition.

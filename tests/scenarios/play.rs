@@ -34,6 +34,7 @@ struct Play<'a> {
     site: Option<Site>,
     portal: Option<Portal>,
     allocations: BTreeMap<String, Vec<String>>,
+    quotas: BTreeMap<String, Vec<String>>,
     sections: BTreeMap<String, Vec<String>>,
     reconfigured: bool,
     last: Option<CycleReport>,
@@ -50,6 +51,7 @@ pub async fn play(script: &Script, body: &Body) -> Played {
         site: None,
         portal: None,
         allocations: BTreeMap::new(),
+        quotas: BTreeMap::new(),
         sections: BTreeMap::from([(
             "components".to_owned(),
             [
@@ -113,6 +115,14 @@ impl Play<'_> {
                 self.reconfigured = true;
                 String::new()
             }
+            Verb::Quota { name, keys } => {
+                match keys {
+                    Some(keys) => self.quotas.insert(name.clone(), keys.clone()),
+                    None => self.quotas.remove(name),
+                };
+                self.reconfigured = true;
+                String::new()
+            }
             Verb::Config { section, key } => {
                 let keys = self.sections.entry(section.clone()).or_default();
                 let name = key.split('=').next().unwrap_or_default();
@@ -170,6 +180,9 @@ impl Play<'_> {
         }
         for (section, keys) in &self.sections {
             text.push_str(&format!("[{section}]\n{}\n", keys.join("\n")));
+        }
+        for (name, keys) in &self.quotas {
+            text.push_str(&format!("[[quota]]\nname = \"{name}\"\n{}\n", keys.join("\n")));
         }
         for (account, keys) in &self.allocations {
             text.push_str(&format!("[[allocation]]\naccount = \"{account}\"\n{}\n", keys.join("\n")));

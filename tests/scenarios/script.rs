@@ -12,6 +12,8 @@
 //!                                      meaning of each word)
 //! allocation ACCOUNT KEY=TOML ...      an [[allocation]] of the agent's configuration; again to replace it
 //! allocation ACCOUNT gone              takes it out
+//! quota NAME KEY=TOML ...              a [[quota]] of the agent's configuration; again to replace it
+//! quota NAME gone                      takes it out
 //! config SECTION KEY=TOML              a key of another section
 //! portal policy|resource|command|settings JSON
 //!                                      as in a seed file of the emulated central server; a resource again to change it
@@ -90,6 +92,7 @@ pub enum Verb {
     Submit { user: String, account: String, qos: Option<String> },
     Jobs(Vec<Job>),
     Allocation { account: String, keys: Option<Vec<String>> },
+    Quota { name: String, keys: Option<Vec<String>> },
     Config { section: String, key: String },
     Portal(Portal),
     Cycle { deep: bool, account: Option<String> },
@@ -167,6 +170,11 @@ fn read(line: &str) -> Result<Verb, String> {
         ("allocation", [account, "gone"]) => {
             Ok(Verb::Allocation { account: (*account).to_owned(), keys: None })
         }
+        ("quota", [name, "gone"]) => Ok(Verb::Quota { name: (*name).to_owned(), keys: None }),
+        ("quota", [name, keys @ ..]) => Ok(Verb::Quota {
+            name: (*name).to_owned(),
+            keys: Some(keys.iter().map(|key| (*key).to_owned()).collect()),
+        }),
         ("allocation", [account, keys @ ..]) => Ok(Verb::Allocation {
             account: (*account).to_owned(),
             keys: Some(keys.iter().map(|key| (*key).to_owned()).collect()),

@@ -239,7 +239,7 @@ impl Emulation {
             "watermark": store.watermark(&cluster).expect("the watermark"),
             "commands": commands,
             "standing": standing.iter().map(|(command, _)| &command.uuid).collect::<Vec<_>>(),
-            "owned": format!("{:?} {:?}", store.owned().expect("owned"), store.owned_submit().expect("owned")),
+            "owned": format!("{:?} {:?}", store.owned().expect("owned"), store.own_values().expect("own")),
             "open intents": store.unsettled_intents().expect("intents").len(),
             "outbox": store.outbox_counts().expect("outbox").len(),
             "made": self.made(),

@@ -4,7 +4,7 @@ use super::*;
 use crate::agent::outlook::Threshold;
 use crate::config::default_components;
 use crate::core::allocation::Allocation;
-use crate::core::association::{ObservedAccount, ObservedUser, TresLimits};
+use crate::core::association::{JobLimit, JobLimits, ObservedAccount, ObservedUser, TresLimits, UserRow};
 use crate::core::evaluate::{Balance, Decided};
 use crate::core::name::UserName;
 use crate::core::period::{Period, PeriodKind};
@@ -38,7 +38,7 @@ fn row() -> ObservedAssociation {
     ObservedAssociation {
         share: Share::Number(7),
         limits: TresLimits::from([(LimitType::GrpTRESMins, [(Tres::billing(), 600)].into())]),
-        grp_submit_jobs: None,
+        jobs: Default::default(),
         qos: [qos("normal"), qos("debug")].into(),
         qos_is_own: true,
         default_qos: Some(qos("normal")),
@@ -60,15 +60,7 @@ fn observed(accounts: &[(&str, Option<&str>, ObservedAssociation)]) -> Observed 
 }
 
 fn wish(name: &str, of: &str) -> Wish {
-    Wish {
-        account: account(name),
-        source: source(of),
-        text: format!("rule of {of}"),
-        fairshare: None,
-        limits: TresLimits::new(),
-        qos: None,
-        submit_blocked: false,
-    }
+    Wish::new(account(name), source(of), format!("rule of {of}"))
 }
 
 fn desired(name: &str) -> Desired {
@@ -76,8 +68,11 @@ fn desired(name: &str) -> Desired {
         account: account(name),
         fairshare: None,
         limits: TresLimits::new(),
+        jobs: JobLimits::new(),
         qos: None,
-        submit_blocked: false,
+        returning: BTreeSet::new(),
+        governed: true,
+        users: BTreeMap::new(),
         resets: Vec::new(),
         because: Vec::new(),
     }
@@ -95,6 +90,7 @@ fn every_field_names_all_who_ask_for_it_and_whose_value_decides() {
     let wanted =
         Desired { fairshare: Some(4), limits: limit(500), qos: Some(qos("slowdown")), ..desired("bio") };
     let weighed = Weighed {
+        own: OwnValues::new(),
         observed: observed(&[
             ("root", None, row()),
             ("faculty", Some("root"), row()),
@@ -143,7 +139,7 @@ fn undoing_a_change_gives_back_what_is_there_now() {
             [(Tres::billing(), Limit::At(1)), (Tres::cpu(), Limit::At(2))].into(),
         )]
         .into(),
-        grp_submit_jobs: Some(Limit::At(0)),
+        jobs: [(JobLimit::GrpSubmitJobs, Limit::At(0))].into(),
         qos: Some([qos("blocked")].into()),
         default_qos: Some(qos("blocked")),
     };
@@ -162,7 +158,12 @@ fn undoing_a_change_gives_back_what_is_there_now() {
         ]
     );
     let set = Assignments { qos: set.qos, default_qos: set.default_qos, ..Assignments::default() };
-    let user = Change::User { user: UserName::parse("alice").unwrap(), account: account("bio"), set };
+    let user = Change::User {
+        user: UserName::parse("alice").unwrap(),
+        account: account("bio"),
+        row: UserRow::Only,
+        set,
+    };
     assert_eq!(
         undo(&slurm(), &user, &there),
         ["sacctmgr -i modify user where name=alice account=bio cluster=lab set qos= defaultqos=-1"]

@@ -60,7 +60,7 @@ fn account(name: &str, parent: Option<&str>) -> (AccountName, ObservedAccount) {
     let row = ObservedAssociation {
         share: Share::Number(1),
         limits: TresLimits::new(),
-        grp_submit_jobs: None,
+        jobs: Default::default(),
         qos: Default::default(),
         qos_is_own: false,
         default_qos: None,

@@ -10,6 +10,7 @@ const NOW: i64 = 1_795_332_000;
 fn healthy() -> Status {
     let source = || SourceName::parse("waldur").unwrap();
     let cycle = CycleSummary {
+        quotas: Vec::new(),
         at: Epoch(NOW - 60),
         mode: Mode::Production,
         sources: vec![SourceState {

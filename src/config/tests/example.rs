@@ -50,7 +50,7 @@ fn the_example_as_shipped_is_the_required_keys_and_nothing_but_defaults() {
 fn every_commented_key_of_the_example_shows_the_default() {
     let (text, lines) = uncommented();
     let whole = good(&text.join("\n"));
-    assert!(whole.amie.is_some() && whole.allocations.len() == 1, "both optional sections are in effect");
+    assert!(whole.amie.is_some() && whole.allocations.len() == 1, "the optional sections are in effect");
     let mut required = BTreeSet::new();
     for line in lines.iter().filter(|line| !SITES_OWN.contains(&line.table.as_str())) {
         let name = format!("{}.{}", line.table, line.key);
@@ -78,6 +78,9 @@ fn every_commented_key_of_the_example_shows_the_default() {
         "amie.storage.format",
         "amie.storage.resource",
         "cluster.name",
+        "quota.account",
+        "quota.limit",
+        "quota.rule",
         "source.accounts",
         "source.kind",
         "source.name",
@@ -133,6 +136,7 @@ fn every_key_that_is_read_stands_in_the_example() {
         "qos",
         "qos.ladder",
         "qos.ladder[1]",
+        "quota",
         "reports",
         "schedule",
         "source",

@@ -251,10 +251,47 @@ fn amie() -> BoxedStrategy<String> {
         ("projects", table("[a-z][a-z0-9]{0,6}".boxed(), words(), 0)),
         ("users", table(words(), words(), 0)),
         ("resources", table(words(), words(), 0)),
+        ("project_metadata", words()),
+        ("keep_records", seconds(190 * 86_400, 36_600 * 86_400)),
     ]);
-    (required, rest)
-        .prop_map(|((site, resource, key), rest)| {
-            format!("[amie]\nsite = {site}\nresource = {resource}\nkey_file = {key}\n{rest}")
+    (required, rest, prop::collection::vec(storage(), 0..3))
+        .prop_map(|((site, resource, key), rest, storage)| {
+            let storage = storage.concat();
+            format!("[amie]\nsite = {site}\nresource = {resource}\nkey_file = {key}\n{rest}{storage}")
+        })
+        .boxed()
+}
+
+fn storage() -> BoxedStrategy<String> {
+    let source = prop_oneof![
+        path().prop_map(|path| format!("file = {path}\n")),
+        (path(), words()).prop_map(|(path, word)| format!("command = [{path}, {word}, \"\"]\n")),
+    ];
+    let formats = &[
+        "\"repquota-users\"",
+        "\"repquota-projects\"",
+        "\"xfs-users\"",
+        "\"xfs-projects\"",
+        "\"lustre\"",
+        "\"csv\"",
+        "\"json\"",
+    ];
+    let rest = lines(vec![
+        ("timeout", seconds(1, 3600)),
+        ("output_bytes_max", number(1 << 10, 1 << 30)),
+        ("media_type", words()),
+        ("interval_days", number(1, 366)),
+        ("gb_charge", exact()),
+        ("million_files_charge", exact()),
+        ("account", name()),
+        ("names", table(words(), words(), 0)),
+        ("exclude", one_of(&["[]", "[\"root\", \"#*\"]"])),
+    ]);
+    (any::<u64>(), source, one_of(formats), words(), rest)
+        .prop_map(|(id, source, format, resource, rest)| {
+            format!(
+                "[[amie.storage]]\nname = \"r{id}\"\n{source}format = {format}\nresource = {resource}\n{rest}"
+            )
         })
         .boxed()
 }
@@ -280,6 +317,23 @@ fn allocation() -> BoxedStrategy<String> {
         .boxed()
 }
 
+fn quota() -> BoxedStrategy<String> {
+    let rules = one_of(&["requests", "token", "concurrentRequests", "inputSequenceLength"]);
+    let rest = lines(vec![
+        ("name", words()),
+        ("user", one_of(&["\"\"", "\"*\"", "\"Alice\""])),
+        ("window", one_of(&["\"min\"", "\"hour\"", "\"day\""])),
+        ("capacity", number(0, 1 << 53)),
+        ("capacity_units", one_of(&["\"requests\"", "\"token\""])),
+        ("saturation_threshold", one_of(&["0", "0.75", "\"1/3\"", "1"])),
+    ]);
+    (any::<u64>(), rules, number(0, 1 << 53), rest)
+        .prop_map(|(id, rule, limit, rest)| {
+            format!("[[quota]]\naccount = \"P{id}\"\nrule = \"{rule}\"\nlimit = {limit}\n{rest}")
+        })
+        .boxed()
+}
+
 fn configuration() -> BoxedStrategy<String> {
     let parts = (
         cluster(),
@@ -287,15 +341,16 @@ fn configuration() -> BoxedStrategy<String> {
         limits(),
         small_sections(),
         prop::option::of(amie()),
-        prop::collection::vec(allocation(), 0..3),
+        (prop::collection::vec(allocation(), 0..3), prop::collection::vec(quota(), 0..3)),
     );
     parts
-        .prop_map(|(cluster, sources, limits, small, amie, allocations)| {
+        .prop_map(|(cluster, sources, limits, small, amie, (allocations, quotas))| {
             format!(
-                "[cluster]\nname = \"linux\"\n{cluster}{}[limits]\n{limits}{small}{}{}",
+                "[cluster]\nname = \"linux\"\n{cluster}{}[limits]\n{limits}{small}{}{}{}",
                 sources.concat(),
                 amie.unwrap_or_default(),
-                allocations.concat()
+                allocations.concat(),
+                quotas.concat()
             )
         })
         .boxed()

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Because, Change, Difference, PlannedChange};
-use crate::core::association::{Assignments, Observed};
+use crate::core::association::{Assignments, Observed, UserRow};
 use crate::core::name::{AccountName, Names, UserName};
 
 /// Users first: Slurm refuses an account before the rows below it have been changed.
@@ -21,19 +21,25 @@ pub(super) fn grouped(
 ) -> Vec<PlannedChange> {
     let mut of_accounts: BTreeMap<Assignments, Vec<(AccountName, Vec<Because>)>> = BTreeMap::new();
     let mut of_users: BTreeMap<Assignments, Rows> = BTreeMap::new();
+    let mut changes = Vec::new();
     for difference in differences {
         match difference.user {
             None => {
                 of_accounts.entry(difference.set).or_default().push((difference.account, difference.because));
             }
-            Some(user) => {
+            // A row beside others of the same user is named alone.
+            Some((user, row @ (UserRow::Unbound | UserRow::Partition(_)))) => {
+                let (account, set) = (difference.account, difference.set);
+                let change = Change::User { user, account, row, set };
+                changes.push(PlannedChange { change, because: difference.because });
+            }
+            Some((user, UserRow::Only)) => {
                 let rows = of_users.entry(difference.set).or_default();
                 rows.entry(difference.account).or_default().insert(user, difference.because);
             }
         }
     }
     let most = names_per_modify_max.max(1);
-    let mut changes = Vec::new();
     for (set, rows) in of_users {
         changes.extend(blocks(rows, observed, most).into_iter().filter_map(|block| block.change(&set)));
     }
@@ -141,7 +147,9 @@ pub fn halves(planned: &PlannedChange) -> Option<[PlannedChange; 2]> {
 fn users_of(users: Names<UserName>, accounts: Names<AccountName>, set: &Assignments) -> Change {
     let set = set.clone();
     match (users.only(), accounts.only()) {
-        (Some(user), Some(account)) => Change::User { user: user.clone(), account: account.clone(), set },
+        (Some(user), Some(account)) => {
+            Change::User { user: user.clone(), account: account.clone(), row: UserRow::Only, set }
+        }
         _ => Change::Users { users, accounts, set },
     }
 }

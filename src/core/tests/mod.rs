@@ -2,6 +2,7 @@
 
 mod agreement;
 mod decisions;
+mod own;
 mod plans;
 mod triage;
-mod world;
+pub mod world;

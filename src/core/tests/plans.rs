@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::world::*;
-use crate::core::association::{Limit, Observed, ObservedAssociation, ObservedUser, Share};
+use crate::core::association::{Limit, Observed, ObservedAssociation, ObservedUser, Share, UserRow};
 use crate::core::desired::{Desired, Wish, desired};
 use crate::core::evaluate::{Decision, Level};
 use crate::core::name::{AccountName, SourceName, UserName};
-use crate::core::plan::{Change, Owned, Plan, PlanLimits, PlannedChange, halves, plan, settled};
+use crate::core::own::OwnValues;
+use crate::core::plan::{Change, Owned, Plan, PlanLimits, PlannedChange, halves, plan};
 use crate::core::policy::LimitType;
+use crate::core::settled::settled;
 
 const LIMITS: PlanLimits = PlanLimits {
     changes_max: 100,
@@ -21,18 +23,15 @@ const LIMITS: PlanLimits = PlanLimits {
 
 fn wish(name: &str, fairshare: u32, minutes: u64, list: &str) -> Wish {
     Wish {
-        account: account(name),
-        source: SourceName::parse("waldur").unwrap(),
-        text: "because".into(),
         fairshare: Some(fairshare),
         limits: [(LimitType::GrpTRESMins, [(tres("cpu"), minutes)].into())].into(),
         qos: Some(qos(list)),
-        submit_blocked: false,
+        ..Wish::new(account(name), SourceName::parse("waldur").unwrap(), "because".into())
     }
 }
 
 fn wanted(wishes: &[Wish], observed: &Observed) -> BTreeMap<AccountName, Desired> {
-    desired(&[], wishes, &[], observed, &qos_rules())
+    desired(&[], wishes, &[], observed, &OwnValues::new(), &qos_rules())
 }
 
 fn planned(wishes: &[Wish], observed: &Observed) -> Plan {
@@ -42,56 +41,61 @@ fn planned(wishes: &[Wish], observed: &Observed) -> Plan {
 /// What Slurm would show after the changes.
 fn after(plan: &Plan, observed: &Observed) -> Observed {
     let mut seen = observed.clone();
-    for change in plan.changes.iter().map(|planned| &planned.change) {
-        let mut rows: Vec<&mut ObservedAssociation> = Vec::new();
-        let set = match change {
-            Change::Accounts { accounts, set } => {
-                let named = |name: &AccountName| accounts.iter().any(|account| account == name);
-                rows.extend(seen.accounts.values_mut().filter(|a| named(&a.account)).map(|a| &mut a.row));
-                set
-            }
-            Change::User { user, account, set } => {
-                let below = seen.accounts.get_mut(account).unwrap();
-                rows.extend(below.users.iter_mut().filter(|u| u.user == *user).map(|u| &mut u.row));
-                set
-            }
-            Change::Users { users, accounts, set } => {
-                let named = |name: &AccountName| accounts.iter().any(|account| account == name);
-                let below = seen.accounts.values_mut().filter(|a| named(&a.account));
-                let there = below.flat_map(|a| a.users.iter_mut());
-                rows.extend(there.filter(|u| users.iter().any(|user| *user == u.user)).map(|u| &mut u.row));
-                set
-            }
-            Change::ResetRawUsage { .. } => continue,
-        };
-        for row in rows {
-            if let Some(fairshare) = set.fairshare {
-                row.share = Share::Number(fairshare);
-            }
-            for (kind, values) in &set.limits {
-                for (tres, limit) in values {
-                    let there = row.limits.entry(*kind).or_default();
-                    match limit {
-                        Limit::At(value) => there.insert(tres.clone(), *value),
-                        Limit::Cleared => there.remove(tres),
-                    };
-                }
-            }
-            if let Some(limit) = set.grp_submit_jobs {
-                row.grp_submit_jobs = match limit {
-                    Limit::At(value) => Some(value),
-                    Limit::Cleared => None,
+    plan.changes.iter().for_each(|planned| make(&planned.change, &mut seen));
+    seen
+}
+
+/// Makes a change as Slurm would.
+pub fn make(change: &Change, seen: &mut Observed) {
+    let mut rows: Vec<&mut ObservedAssociation> = Vec::new();
+    let set = match change {
+        Change::Accounts { accounts, set } => {
+            let named = |name: &AccountName| accounts.iter().any(|account| account == name);
+            rows.extend(seen.accounts.values_mut().filter(|a| named(&a.account)).map(|a| &mut a.row));
+            set
+        }
+        Change::User { user, account, row, set } => {
+            let below = seen.accounts.get_mut(account).unwrap().users.iter_mut();
+            let bound = |to: Option<&str>| *row == UserRow::Only || to == row.partition();
+            let named = below.filter(|u| u.user == *user && bound(u.partition.as_deref()));
+            rows.extend(named.map(|u| &mut u.row));
+            set
+        }
+        Change::Users { users, accounts, set } => {
+            let named = |name: &AccountName| accounts.iter().any(|account| account == name);
+            let below = seen.accounts.values_mut().filter(|a| named(&a.account));
+            let there = below.flat_map(|a| a.users.iter_mut());
+            rows.extend(there.filter(|u| users.iter().any(|user| *user == u.user)).map(|u| &mut u.row));
+            set
+        }
+        Change::ResetRawUsage { .. } => return,
+    };
+    for row in rows {
+        if let Some(fairshare) = set.fairshare {
+            row.share = Share::Number(fairshare);
+        }
+        for (kind, values) in &set.limits {
+            for (tres, limit) in values {
+                let there = row.limits.entry(*kind).or_default();
+                match limit {
+                    Limit::At(value) => there.insert(tres.clone(), *value),
+                    Limit::Cleared => there.remove(tres),
                 };
             }
-            if let Some(list) = &set.qos {
-                row.qos = list.clone();
-            }
-            if let Some(default) = &set.default_qos {
-                row.default_qos = Some(default.clone());
-            }
+        }
+        for (which, limit) in &set.jobs {
+            match limit {
+                Limit::At(value) => row.jobs.insert(*which, *value),
+                Limit::Cleared => row.jobs.remove(which),
+            };
+        }
+        if let Some(list) = &set.qos {
+            row.qos = list.clone();
+        }
+        if let Some(default) = &set.default_qos {
+            row.default_qos = Some(default.clone());
         }
     }
-    seen
 }
 
 #[test]
@@ -286,7 +290,8 @@ fn an_undecided_account_is_left_as_it_is() {
         allocation: "r1".into(),
         reason: "stale".into(),
     };
-    let wanted = desired(&[undecided], &[wish("bio", 5, 60, "blocked")], &[], &observed, &qos_rules());
+    let wishes = [wish("bio", 5, 60, "blocked")];
+    let wanted = desired(&[undecided], &wishes, &[], &observed, &OwnValues::new(), &qos_rules());
     assert!(wanted.is_empty());
 }
 
@@ -362,7 +367,9 @@ proptest! {
         let undecided = Decision::Undecided {
             account: account("bio"), source: SourceName::parse("waldur").unwrap(), allocation: "r".into(), reason: "x".into(),
         };
-        let wanted = desired(&[undecided], &[wish("bio", 1, 0, list[level])], &[], &observed, &qos_rules());
+        let wanted = desired(
+            &[undecided], &[wish("bio", 1, 0, list[level])], &[], &observed, &OwnValues::new(), &qos_rules(),
+        );
         prop_assert!(plan(&wanted, &observed, &Owned::default(), &qos_rules(), &LIMITS, true).is_empty());
     }
 }

@@ -117,7 +117,7 @@ pub fn row(list: &[&str]) -> ObservedAssociation {
     ObservedAssociation {
         share: Share::Number(1),
         limits: TresLimits::new(),
-        grp_submit_jobs: None,
+        jobs: Default::default(),
         qos: list.iter().map(|name| qos(name)).collect(),
         qos_is_own: true,
         default_qos: list.first().map(|name| qos(name)),

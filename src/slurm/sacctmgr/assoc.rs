@@ -1,13 +1,14 @@
 //! `sacctmgr show assoc`: all accounts of a cluster with the users directly below them, in one answer.
 //!
 //! What an association has of its own is asked for, and what it inherits (QOS list, default QOS) is worked out here.
-//! GrpTRESMins, GrpTRES and GrpSubmitJobs are never inherited; an inherited MaxTRESMins is not shown.
+//! GrpTRESMins, GrpTRES, GrpJobs and GrpSubmitJobs are never inherited; an inherited MaxTRESMins, MaxJobs or MaxSubmitJobs is
+//! not shown.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::SEPARATOR;
 use crate::core::association::{
-    Observed, ObservedAccount, ObservedAssociation, ObservedUser, Share, TresLimits,
+    JobLimit, JobLimits, Observed, ObservedAccount, ObservedAssociation, ObservedUser, Share, TresLimits,
 };
 use crate::core::name::{AccountName, ClusterName, QosName, UserName};
 use crate::core::policy::LimitType;
@@ -15,8 +16,8 @@ use crate::slurm::argv::Argv;
 use crate::slurm::rows::{self, ByKey, Rejects};
 use crate::slurm::tres_text;
 
-const FIELDS: &str = "cluster,account,parentname,user,partition,fairshare,grptresmins,maxtresmins,grptres,grpsubmitjobs,\
-                      qos,defaultqos";
+const FIELDS: &str = "cluster,account,parentname,user,partition,fairshare,grptresmins,maxtresmins,grptres,grpjobs,\
+                      grpsubmitjobs,maxjobs,maxsubmitjobs,qos,defaultqos";
 
 /// The question for every association of the cluster, with the values of its own only (`wopl`) and the QOS as stored
 /// (`withrawqoslevel`: a list, or additions and removals): only so can a row that inherits be told from one that does not.
@@ -153,10 +154,13 @@ fn parse_row(row: &[u8], wanted: &ClusterName) -> Result<Row, &'static str> {
         grp_tres_mins,
         max_tres_mins,
         grp_tres,
+        grp_jobs,
         grp_submit_jobs,
+        max_jobs,
+        max_submit_jobs,
         qos,
         default_qos,
-    ] = rows::fields(row, SEPARATOR).ok_or("not 12 fields")?;
+    ] = rows::fields(row, SEPARATOR).ok_or("not 15 fields")?;
     if !cluster.eq_ignore_ascii_case(wanted.as_str().as_bytes()) {
         return Err("another cluster");
     }
@@ -170,7 +174,13 @@ fn parse_row(row: &[u8], wanted: &ClusterName) -> Result<Row, &'static str> {
     let values = ObservedAssociation {
         share: parse_share(share).ok_or("Fairshare is no number")?,
         limits: parse_limits(limits).ok_or("a TRES limit is no list of counts")?,
-        grp_submit_jobs: rows::number_if_any(grp_submit_jobs).ok_or("GrpSubmitJobs is no number")?,
+        jobs: parse_jobs([
+            (JobLimit::GrpJobs, grp_jobs),
+            (JobLimit::GrpSubmitJobs, grp_submit_jobs),
+            (JobLimit::MaxJobs, max_jobs),
+            (JobLimit::MaxSubmitJobs, max_submit_jobs),
+        ])
+        .ok_or("a limit on jobs is no number")?,
         qos: BTreeSet::new(),
         qos_is_own: false,
         default_qos_is_own: false,
@@ -199,6 +209,14 @@ fn utf8(field: &[u8]) -> Result<&str, &'static str> {
 
 fn parse_share(field: &[u8]) -> Option<Share> {
     if field == b"parent" { Some(Share::Parent) } else { rows::number(field).map(Share::Number) }
+}
+
+fn parse_jobs(fields: [(JobLimit, &[u8]); 4]) -> Option<JobLimits> {
+    let mut limits = JobLimits::new();
+    for (limit, field) in fields {
+        limits.extend(rows::number_if_any(field)?.map(|value| (limit, value)));
+    }
+    Some(limits)
 }
 
 fn parse_limits(fields: [(LimitType, &[u8]); 3]) -> Option<TresLimits> {

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::core::association::{Assignments, Limit};
+use crate::core::association::{Assignments, Limit, UserRow};
 use crate::core::name::{AccountName, ClusterName, Names, UserName};
 use crate::core::plan::Change;
 use crate::core::policy::LimitType;
@@ -23,7 +23,7 @@ use crate::slurm::runner::Answer;
 /// NO_VAL, NO_VAL64, INFINITE; slurmdb.h SLURMDB_FS_USE_PARENT). 22.05.8 answers rc 0 without a complaint to
 /// `GrpSubmitJobs=4294967294` (no limit is set) and `fairshare=4294967295` (1 is set).
 const TRES_LIMIT_MAX: u64 = u64::MAX - 2;
-const SUBMIT_LIMIT_MAX: u64 = u32::MAX as u64 - 2;
+const JOBS_LIMIT_MAX: u64 = u32::MAX as u64 - 2;
 const SHARES_MAX: u32 = 0x7fff_fffe;
 
 /// What came of a change as far as sacctmgr tells.
@@ -69,9 +69,17 @@ pub(in crate::slurm) fn argv(change: &Change, cluster: &ClusterName) -> Argv {
             args.extend([format!("cluster={cluster}"), "set".into()]);
             args.extend(assignments(set));
         }
-        Change::User { user, account, set } => {
+        Change::User { user, account, row, set } => {
             args.extend(["user".into(), "where".into(), format!("name={user}")]);
-            args.extend([format!("account={account}"), format!("cluster={cluster}"), "set".into()]);
+            args.extend([format!("account={account}"), format!("cluster={cluster}")]);
+            match row {
+                UserRow::Only => {}
+                // Without a condition on the partition every row of the user is changed; an empty one is the row
+                // that is bound to none (22.05.8).
+                UserRow::Unbound => args.push("partition=".into()),
+                UserRow::Partition(name) => args.push(format!("partition={name}")),
+            }
+            args.push("set".into());
             args.extend(assignments(set));
         }
         Change::Users { users, accounts, set } => {
@@ -93,14 +101,14 @@ fn joined(items: impl Iterator<Item = impl fmt::Display>) -> String {
 }
 
 fn assignments(set: &Assignments) -> Vec<String> {
-    let Assignments { fairshare, limits, grp_submit_jobs, qos, default_qos } = set;
+    let Assignments { fairshare, limits, jobs, qos, default_qos } = set;
     let mut args = Vec::new();
     args.extend(fairshare.map(|shares| format!("fairshare={shares}")));
     for (limit_type, values) in limits.iter().filter(|(_, values)| !values.is_empty()) {
         let list = joined(values.iter().map(|(tres, limit)| format!("{tres}={limit}")));
         args.push(format!("{limit_type}={list}"));
     }
-    args.extend(grp_submit_jobs.map(|limit| format!("GrpSubmitJobs={limit}")));
+    args.extend(jobs.iter().map(|(which, limit)| format!("{which}={limit}")));
     args.extend(qos.iter().map(|names| format!("qos={}", joined(names.iter()))));
     args.extend(default_qos.iter().map(|name| format!("defaultqos={name}")));
     args
@@ -121,10 +129,20 @@ pub(in crate::slurm) fn senseless(change: &Change) -> Option<&'static str> {
     if set.limits.values().flat_map(|values| values.values()).any(|limit| above(limit, TRES_LIMIT_MAX)) {
         return Some("a TRES limit is so large that Slurm would take it for no limit");
     }
-    if set.grp_submit_jobs.iter().any(|limit| above(limit, SUBMIT_LIMIT_MAX)) {
-        return Some("GrpSubmitJobs is so large that Slurm would take it for no limit");
+    if set.jobs.values().any(|limit| above(limit, JOBS_LIMIT_MAX)) {
+        return Some("a limit on jobs is so large that Slurm would take it for no limit");
+    }
+    if let Change::User { row: UserRow::Partition(name), .. } = change
+        && !is_partition_name(name)
+    {
+        return Some("the partition of the association has a name that is not acted on");
     }
     None
+}
+
+/// Whether a partition's name can stand in a condition: it must not be empty, which means another row, nor a list.
+fn is_partition_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-+@:".contains(&b))
 }
 
 /// Reads the associations that an answer of `modify` lists: `C = lab  A = bio of root` or
@@ -158,11 +176,17 @@ pub(in crate::slurm) fn judge(
         Change::Accounts { accounts, set } => {
             // What is inherited reaches the users below, and sacctmgr lists them (22.05.8); other releases list
             // sub-accounts too.
-            let inherited = set.limits.contains_key(&LimitType::MaxTRESMins);
+            let inherited = set.limits.contains_key(&LimitType::MaxTRESMins)
+                || set.jobs.keys().any(|which| which.is_inherited());
             let spreads = inherited || set.qos.is_some() || set.default_qos.is_some();
             not_the_accounts(accounts, spreads, cluster, &echoed)
         }
-        Change::User { user, account, set: _ } => {
+        Change::User { user, account, row, set: _ } => {
+            let other = |listed: &&Echoed| listed.partition.as_deref() != row.partition();
+            let others: Vec<&Echoed> = echoed.iter().filter(other).collect();
+            if !others.is_empty() {
+                return Some(format!("sacctmgr also changed {}", joined(others.into_iter())));
+            }
             not_the_users(&Names::one(user.clone()), &Names::one(account.clone()), cluster, &echoed)
         }
         Change::Users { users, accounts, set: _ } => not_the_users(users, accounts, cluster, &echoed),

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
 use super::*;
-use crate::core::association::{Assignments, Limit};
+use crate::core::association::{Assignments, JobLimit, Limit};
 use crate::core::command::{Command as ServerCommand, CommandKind, CommandState, Mode, Verdict};
 use crate::core::job::SuspendedBefore;
 use crate::core::name::Names;
@@ -264,7 +264,7 @@ fn a_collection_that_fails_at_any_statement_stores_nothing() {
 fn an_outcome_that_fails_at_any_statement_stores_nothing() {
     let set = Assignments {
         limits: [(LimitType::GrpTRESMins, [(Tres::cpu(), Limit::At(1))].into())].into(),
-        grp_submit_jobs: Some(Limit::At(0)),
+        jobs: [(JobLimit::GrpSubmitJobs, Limit::At(0))].into(),
         ..Assignments::default()
     };
     let block = Change::Accounts { accounts: Names::one(account("bio42")), set };
@@ -282,7 +282,7 @@ fn an_outcome_that_fails_at_any_statement_stores_nothing() {
         }
     };
     let always = [("UPDATE", "intents"), ("UPDATE", "commands"), ("INSERT", "outbox")];
-    let owned = [("INSERT", "owned_limits"), ("INSERT", "owned_submit")];
+    let owned = [("INSERT", "owned_limits")];
     check_all_or_nothing(prepare, |store| settle(store, &block), &[&always[..], &owned].concat());
     check_all_or_nothing(
         prepare,

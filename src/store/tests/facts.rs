@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::core::allocation::Allocation;
-use crate::core::association::{Assignments, Limit};
+use crate::core::association::{Assignments, JobLimit, Limit};
 use crate::core::command::{Command, CommandKind, CommandState, Verdict};
 use crate::core::exact::Exact;
 use crate::core::job::SuspendedBefore;
@@ -170,7 +170,8 @@ fn nothing_open_and_nothing_in_force_is_ever_removed() {
     }
     store.adopt(&[command("adopted", 0)], Epoch(5)).unwrap();
     let change = |change| PlannedChange { change, because: Vec::new() };
-    let set = Assignments { grp_submit_jobs: Some(Limit::At(0)), ..Assignments::default() };
+    let set =
+        Assignments { jobs: [(JobLimit::GrpSubmitJobs, Limit::At(0))].into(), ..Assignments::default() };
     let block = change(Change::Accounts { accounts: Names::one(bio.clone()), set });
     let open = store.put_intent(&block, &[], None, Epoch(5)).unwrap();
     let done = store.put_intent(&block, &[], None, Epoch(5)).unwrap();
@@ -221,7 +222,6 @@ fn nothing_open_and_nothing_in_force_is_ever_removed() {
     assert_eq!(store.unsettled_intents().unwrap()[0].id, open);
     assert_eq!(store.history(9, Some(&bio)).unwrap().len(), 1);
     assert!(store.reset_done(&marker).unwrap());
-    assert!(store.owned_submit().unwrap().contains(&bio));
     assert_eq!(store.decisions(None, 9).unwrap()[0].body, json!(6));
     assert_eq!(store.last_collections(9).unwrap().len(), 1);
     assert_eq!(store.outbox_counts().unwrap().iter().map(|row| row.count).sum::<usize>(), 3);

@@ -350,6 +350,27 @@ fn a_directory_in_place_of_the_file_is_refused() {
 }
 
 #[test]
+fn a_store_that_was_removed_or_replaced_while_it_was_open_takes_nothing_more() {
+    for replaced in [false, true] {
+        let place = Place::new();
+        let mut store = place.open();
+        put(&mut store, &[job(1, 100, Some(200))]);
+        let aside = beside(&place.path, ".aside");
+        fs::rename(&place.path, &aside).unwrap();
+        if replaced {
+            fs::copy(&aside, &place.path).unwrap();
+        }
+        let name = cluster();
+        let error = store.put_collection(&collection(&name, &[job(2, 100, Some(200))])).unwrap_err();
+        assert!(matches!(error, StoreError::Replaced { .. }), "{error}");
+        assert_eq!(error.class(), Class::Corrupt);
+        fs::rename(&aside, &place.path).unwrap();
+        put(&mut store, &[job(3, 100, Some(200))]);
+        assert_eq!(jobs_in(&store, 0, 5000).len(), 2, "the file is back");
+    }
+}
+
+#[test]
 fn when_the_disk_is_full_nothing_of_a_collection_is_stored_and_room_is_enough_to_go_on() {
     let place = Place::new();
     let mut store = place.open();
@@ -417,9 +438,11 @@ fn a_store_of_every_older_schema_is_brought_up_to_date_with_all_that_is_in_it() 
              (9, 1, -1, 3, 90, NULL, 100, 300, 30, 5, '', 'bio42', 'a|b' || char(0) || 'é', 'normal', '', NULL, '', 0),
              (4, 2, 1, 1, 90, 91, 100, 200, 0, 100, 'bio42', 'bob', 'COMPLETED', 'normal', 'normal', 7, 'cpu=1', 0);
          INSERT INTO suspended VALUES (1, 150, -1, 20);
-         INSERT INTO marks VALUES ('ledger_from:hpc', 10);"
+         INSERT INTO marks VALUES ('ledger_from:hpc', 10);
+              INSERT INTO owned_submit VALUES ('bio42');"
     );
-    for steps in 1..schema::STEPS.len() {
+    // From the sixth step on jobs name their texts by number, and these rows could not have been written.
+    for steps in 1..6 {
         let place = written_by_schema(steps, &rows);
         let found = steps as i64;
         let error = Store::open_reader(&place.path).unwrap_err();
@@ -449,6 +472,11 @@ fn a_store_of_every_older_schema_is_brought_up_to_date_with_all_that_is_in_it() 
         let moved = JobRecord { job_id: 1, ..job(77, 100, Some(400)) };
         assert_eq!(put(&mut store, &[moved]), Collected { new: 1, rekeyed: 1, ..Collected::default() });
         assert_eq!(changed_after(&store, 9), [(10, 77)]);
+        let own = store.own_values().unwrap();
+        let own: Vec<String> =
+            own.iter().map(|(key, own)| format!("{} {} {own:?}", key.account, key.field)).collect();
+        let value = "Own { before: Limit(Cleared), set: Limit(At(0)), earlier: None }";
+        assert_eq!(own, [format!("bio42 GrpSubmitJobs {value}")]);
         store.put_report("cycle", &1, Epoch(5)).unwrap();
         store.integrity().unwrap();
         drop(store);

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::*;
-use crate::core::association::{Assignments, Limit};
+use crate::core::association::{Assignments, JobLimit, Limit, UserRow};
 use crate::core::command::{Command, CommandKind, CommandState, Mode, Verdict};
 use crate::core::exact::Exact;
 use crate::core::name::{Names, QosName, UserName};
@@ -58,7 +58,7 @@ fn change(change: Change) -> PlannedChange {
 fn limits(accounts: &[&str], limit: Limit) -> PlannedChange {
     let set = Assignments {
         limits: [(LimitType::GrpTRESMins, [(Tres::cpu(), limit), (Tres::billing(), limit)].into())].into(),
-        grp_submit_jobs: Some(limit),
+        jobs: [(JobLimit::GrpSubmitJobs, limit)].into(),
         ..Assignments::default()
     };
     let accounts = Names::of(accounts.iter().map(|name| account(name)).collect()).unwrap();
@@ -294,12 +294,10 @@ fn the_agent_owns_what_it_has_set_until_it_is_seen_to_be_cleared() {
         store.settle_intent(id, &outcome, &[], &[], Epoch(2)).unwrap();
         let owned: BTreeMap<String, usize> =
             store.owned().unwrap().into_iter().map(|(name, set)| (name.to_string(), set.len())).collect();
-        let submit: Vec<String> = store.owned_submit().unwrap().iter().map(AccountName::to_string).collect();
-        (owned, submit)
+        owned
     };
-    let owned = |pairs: &[(&str, usize)]| -> (BTreeMap<String, usize>, Vec<String>) {
-        let names = pairs.iter().map(|(name, _)| (*name).to_owned());
-        (pairs.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(), names.collect())
+    let owned = |pairs: &[(&str, usize)]| -> BTreeMap<String, usize> {
+        pairs.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
     };
     let refused = || Outcome::Refused { reason: "no".into() };
     let unknown = || Outcome::Unknown { reason: "?".into() };
@@ -330,7 +328,8 @@ fn changes_of_fairshare_qos_and_users_make_nothing_the_agents_own() {
     let user = Change::User {
         user: UserName::parse("alice").unwrap(),
         account: account("bio42"),
-        set: Assignments { grp_submit_jobs: Some(Limit::At(1)), ..set.clone() },
+        row: UserRow::Only,
+        set: Assignments { jobs: [(JobLimit::GrpSubmitJobs, Limit::At(1))].into(), ..set.clone() },
     };
     let accounts = Change::Accounts { accounts: Names::one(account("bio42")), set };
     for planned in [change(user), change(accounts)] {
@@ -339,7 +338,7 @@ fn changes_of_fairshare_qos_and_users_make_nothing_the_agents_own() {
         assert_eq!(store.history(1, None).unwrap()[0].change, planned);
     }
     assert!(store.owned().unwrap().is_empty());
-    assert!(store.owned_submit().unwrap().is_empty());
+    assert!(store.own_values().unwrap().is_empty());
 }
 
 #[test]

@@ -211,7 +211,7 @@ impl Work<'_> {
         let edges = BTreeSet::from([month.start, month.window().until]);
         let answer = Stopwatch::start();
         let mut state = CollectionState::default();
-        let rows = ledger::collect_past(self.agent, asked, &edges, now, &mut state).await?;
+        let rows = ledger::collect_past_window(self.agent, asked, &edges, now, &mut state).await?;
         let took = answer.elapsed();
         self.done.windows += 1;
         let Some(rows) = rows else {
@@ -254,7 +254,7 @@ impl Work<'_> {
         let Some(end) = known.and_then(|known| known.end) else { return Ok(None) };
         let mut state = CollectionState::default();
         let around = Window::new(end.plus(-1), end.plus(1));
-        ledger::collect_past(self.agent, around, &BTreeSet::new(), now, &mut state).await?;
+        ledger::collect_past_window(self.agent, around, &BTreeSet::new(), now, &mut state).await?;
         Ok(state.incomplete)
     }
 

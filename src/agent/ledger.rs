@@ -394,12 +394,12 @@ fn flag_runaways(agent: &mut Agent, seen_open: &BTreeSet<u64>, now: Epoch) -> Re
 }
 
 /// Reads one window of the past into the ledger, with everything that proves an answer; the number of rows, `None` when it failed.
-pub(super) async fn collect_past(
+pub(super) async fn collect_past_window(
     agent: &mut Agent,
     window: Window,
     edges: &BTreeSet<Epoch>,
     now: Epoch,
     state: &mut CollectionState,
 ) -> Result<Option<usize>, AgentError> {
-    collect_window(agent, window, edges, now, &mut BTreeSet::new(), state).await
+    collect_window(agent, window, edges, now, None, state).await
 }

@@ -14,6 +14,7 @@
 //! | step | where | durable after it |
 //! |---|---|---|
 //! | 1 policies, allocations, commands | [`agent::facts`] through [`central`] | snapshot, inbox |
+//! | 1 quotas, changes of them at once | [`agent::quotas`], [`agent::watch`] through [`central`] | what each source said |
 //! | 2, 3 sacct into the ledger | [`agent::ledger`] through [`slurm::sacct`] and [`store`] | job records, watermark |
 //! | 6 accounts as they are | [`slurm::sacctmgr`] | nothing |
 //! | 4 totals of the periods in use | [`agent::judge`] with [`core::usage`] | nothing |

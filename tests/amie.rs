@@ -31,8 +31,8 @@ use support::{AMIE_KEY, Portal};
 /// 2025-08-01T00:00:00Z.
 const BEGIN: i64 = 1_754_006_400;
 /// Portals, each with its own faults, and jobs in each: more than a thousand histories.
-const WORLDS: u64 = 42;
-const HISTORIES: u64 = 25;
+const WORLDS: u64 = 26;
+const HISTORIES: u64 = 40;
 
 /// Polls a future at most so often, then gives it up: the process was killed there.
 struct KilledAfter<'f, T> {
@@ -490,6 +490,205 @@ async fn whatever_happens_each_job_is_charged_once_and_exactly() {
         println!("seed {seed}");
         one_world(seed).await;
     }
+}
+
+/// A world without faults whose portal knows every project, and one ended job of account one, told and loaded.
+async fn told_world(more: &str) -> (World, JobRecord) {
+    let mut world = World::new(7, serde_json::json!({}), more).await;
+    world.portal.handle.with_state(|state| {
+        let project = serde_json::json!({"local_project_id": "TG-2"});
+        state.amie.projects.push(serde_json::from_value(project).expect("a project"));
+    });
+    let job = JobRecord {
+        account: "one".into(),
+        user: "alice".into(),
+        state: "COMPLETED".into(),
+        start: Some(Epoch(BEGIN)),
+        end: Some(Epoch(BEGIN + 3600)),
+        alloc: Arc::new([("billing", 7), ("node", 1)].map(|(name, count)| (tres(name), count)).into()),
+        ..world.new_job(100, BEGIN)
+    };
+    world.advance(7200);
+    world.put(std::slice::from_ref(&job));
+    world.turn(None).await;
+    assert_eq!(world.charges(), [("TG-1".to_owned(), "7.000000".to_owned())]);
+    (world, job)
+}
+
+impl World {
+    fn charges(&self) -> Vec<(String, String)> {
+        self.loaded().into_iter().map(|(_, _, project, _, charge)| (project, charge)).collect()
+    }
+
+    fn posts(&self) -> usize {
+        self.portal.handle.requests().into_iter().filter(|seen| seen.method == "POST").count()
+    }
+
+    fn waiting(&mut self) -> usize {
+        self.agent().store.amie_waiting().expect("counted").iter().map(|waiting| waiting.jobs).sum()
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_is_no_longer_an_accounts_is_withdrawn_and_one_whose_map_goes_stays_told() {
+    for corrections in ["", "corrections = \"adjust\"\n"] {
+        let (mut world, job) = told_world(&format!("exclude = [\"staff*\"]\n{corrections}")).await;
+        // The map loses the account, then the account is left out: what was told stays, and is not sent again.
+        let (section, posts) = (world.config.amie.clone(), world.posts());
+        let changed = world.config.amie.as_mut().expect("amie");
+        changed.projects.remove(&AccountName::parse("one").expect("a name"));
+        world.start();
+        world.turn(None).await;
+        world.config.amie.as_mut().expect("amie").exclude.push("one".into());
+        world.start();
+        world.turn(None).await;
+        assert_eq!((world.charges().len(), world.posts(), world.waiting()), (1, posts, 0));
+        world.config.amie = section;
+        world.start();
+        // Corrected in slurmdbd to an account without a project: nobody pays until it has one.
+        let moved = JobRecord { account: "nobody".into(), ..job.clone() };
+        world.put(std::slice::from_ref(&moved));
+        world.turn(None).await;
+        assert_eq!(world.charges(), [("TG-1".to_owned(), "0.000000".to_owned())], "{corrections}");
+        assert_eq!(world.waiting(), 1);
+        world.turn(None).await;
+        // To one that is left out, back, and to another project.
+        for (account, charges, waiting) in [
+            ("staff1", ("TG-1", "0.000000"), 0),
+            ("one", ("TG-1", "7.000000"), 0),
+            ("two", ("TG-2", "7.000000"), 0),
+        ] {
+            world.put(&[JobRecord { account: account.into(), ..job.clone() }]);
+            world.turn(None).await;
+            let expected = [(charges.0.to_owned(), charges.1.to_owned())];
+            assert_eq!(
+                (world.charges(), world.waiting()),
+                (expected.into(), waiting),
+                "{account} {corrections}"
+            );
+        }
+        let posts = world.posts();
+        world.turn(None).await;
+        assert_eq!(world.posts(), posts, "once");
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_slurmdbd_no_longer_shows_stays_told() {
+    let (mut world, _) = told_world("").await;
+    let posts = world.posts();
+    // sacct has nothing; the ledger keeps what it has.
+    world.put(&[]);
+    world.advance(86_400);
+    world.turn(None).await;
+    world.start();
+    world.turn(None).await;
+    assert_eq!((world.charges().len(), world.posts()), (1, posts));
+}
+
+#[tokio::test]
+async fn what_is_loaded_is_forgotten_after_its_time_and_never_told_again() {
+    for (corrections, rows) in [("restate", 1), ("adjust", 2)] {
+        forgotten_after_its_time(corrections, rows).await;
+    }
+}
+
+async fn forgotten_after_its_time(corrections: &str, rows: usize) {
+    let rules = format!("keep_records = \"190days\"\ncorrections = \"{corrections}\"\n");
+    let (mut world, job) = told_world(&rules).await;
+    // Corrected once: a second version, or an adjustment beside the first.
+    let job = JobRecord { end: Some(Epoch(BEGIN + 5400)), ..job };
+    world.put(std::slice::from_ref(&job));
+    world.turn(None).await;
+    assert_eq!(world.rows().len(), rows);
+    let waits = JobRecord { account: "nobody".into(), ..world.new_job(200, BEGIN) };
+    let waits = JobRecord { state: "COMPLETED".into(), start: job.start, end: job.end, ..waits };
+    world.put(std::slice::from_ref(&waits));
+    world.turn(None).await;
+    world.config.store.keep_jobs = std::time::Duration::from_secs(190 * 86_400);
+    world.start();
+    world.advance(189 * 86_400);
+    world.agent().prune().expect("pruned");
+    assert_eq!((world.rows().len(), world.waiting()), (rows, 1), "not before its time");
+    world.advance(2 * 86_400);
+    world.agent().prune().expect("pruned");
+    assert_eq!((world.rows().len(), world.waiting()), (0, 1), "what waits stays");
+    // slurmdbd shows both again, as in a deep scan: the told one is not told twice, the other goes out when it can.
+    let posts = world.posts();
+    world.put(&[job.clone(), waits]);
+    let now = Epoch(world.now);
+    let made = amie::make(world.agent(), now).await.expect("made");
+    assert!(made.findings.iter().any(|finding| finding.contains("keep_records")), "{:?}", made.findings);
+    world.turn(None).await;
+    assert_eq!((world.posts(), world.rows().len()), (posts, 0));
+    let section = world.config.amie.as_mut().expect("amie");
+    section.projects.insert(AccountName::parse("nobody").expect("a name"), "TG-3".into());
+    world.start();
+    world.turn(None).await;
+    assert_eq!((world.rows().len(), world.waiting()), (1, 0));
+    assert_eq!(world.charges().len(), rows + 1);
+}
+
+#[tokio::test]
+async fn a_storage_report_comes_from_a_program_which_is_ended_and_tried_again_when_it_fails() {
+    let report = "[[amie.storage]]\nname = \"scratch\"\nformat = \"xfs-projects\"\nresource = \"scratch.site.org\"\n\
+                  timeout = \"1s\"\ncommand = [\"/bin/sh\", \"FOLDER/report\", \"a b\", \"$(id)\"]\n";
+    let mut world = World::new(8, serde_json::json!({}), report).await;
+    let script = world.folder.path().join("report");
+    let runs = world.folder.path().join("runs");
+    let write = |body: &str| {
+        let text = format!("echo \"$1|$2\" >> {}\n{body}", runs.display());
+        std::fs::write(&script, text).expect("written");
+    };
+    let ran = || std::fs::read_to_string(&runs).unwrap_or_default().lines().count();
+    let finding = async |world: &mut World| {
+        let now = Epoch(world.now);
+        amie::make(world.agent(), now).await.expect("the store works").findings.join("; ")
+    };
+    for (body, words) in [
+        ("echo no quota here >&2; exit 3", "status 3: no quota here"),
+        ("sleep 100 & wait", "did not end within 1s"),
+        ("printf ''", "it is empty"),
+        ("echo one 1.5G 0 0 00 [--------] 3 0 0 00 [--------]", "none of its 1 lines"),
+    ] {
+        write(body);
+        let before = ran();
+        let found = finding(&mut world).await;
+        assert!(found.contains(words), "{found}");
+        assert_eq!(finding(&mut world).await, found, "it is not run again at once");
+        assert_eq!(ran(), before + 1);
+        world.advance(15 * 60);
+    }
+    let row =
+        |name: &str, blocks: u64| format!("echo {name} {blocks} 0 0 00 '[--------]' 3 0 0 00 '[--------]'\n");
+    write(
+        &[row("one", 976_562), row("two", 1), row("three", 5), row("'#0'", 9), row("evil/../one", 7)]
+            .concat(),
+    );
+    let found = finding(&mut world).await;
+    assert!(found.contains("1 lines rejected") && found.contains("evil/../one"), "{found}");
+    assert!(found.contains("1 lines wait for a project, the first \"three\""), "{found}");
+    let done = ran();
+    for _ in 0..3 {
+        world.turn(None).await;
+        world.start();
+        world.advance(3600);
+    }
+    assert_eq!(ran(), done, "once a day, over restarts");
+    let rows = world.rows();
+    let shown: Vec<_> = rows.iter().map(|row| (&*row.record.local_record_id, &*row.record.charge)).collect();
+    assert_eq!(
+        shown,
+        [
+            ("lab/storage/scratch/one//2025-08-01", "0.999999"),
+            ("lab/storage/scratch/two//2025-08-01", "0.000001")
+        ]
+    );
+    world.advance(86_400);
+    world.turn(None).await;
+    assert_eq!((ran(), world.rows().len()), (done + 1, 4), "and the next day anew");
+    let said = std::fs::read_to_string(&runs).expect("read");
+    assert!(said.lines().all(|line| line == "a b|$(id)"), "no shell reads the arguments: {said}");
 }
 
 /// The real program on the emulated world; whether it was killed, and what it printed.

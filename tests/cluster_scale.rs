@@ -5,8 +5,10 @@ mod support;
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use slurm_site_agent::agent::audit;
+use slurm_site_agent::agent::backfill::{Ending, Extent, Progress, backfill};
 use slurm_site_agent::agent::clock::Clock;
 use slurm_site_agent::agent::cycle::{Ask, CycleReport, cycle};
 use slurm_site_agent::agent::{Agent, Outside};
@@ -175,4 +177,38 @@ async fn the_totals_of_two_hundred_thousand_jobs_equal_sreport_to_the_second() {
     let billing =
         |(key, seconds): (&(String, String, String), &u128)| (key.2 == "billing").then_some(*seconds);
     assert_eq!(shown.iter().filter_map(billing).sum::<u128>(), sum, "no second is lost at an edge");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn months_of_the_past_are_filled_in_in_two_goes_and_equal_sreport() {
+    let Some(lab) = Lab::own() else { return };
+    let (from, until) = (at("2025-07-01T00:00:00Z"), at("2025-10-01T00:00:00Z"));
+    let count = 20_000;
+    let (start, end) = (format!("start={}", from.0), format!("end={}", until.0 - 7200));
+    lab.lab("insert", &[count.to_string(), start, end]);
+    let day = Window::new(at("2025-07-31T00:00:00Z"), at("2025-08-02T00:00:00Z"));
+    lab.lab("rollup", &[day.from.0.to_string(), day.until.0.to_string()]);
+    let now = at("2025-11-03T00:00:00Z");
+    let config = lab.cluster()
+        + "[store]\npath = \"FOLDER/state.db\"\n[components.cpu]\ntres = \"cpu\"\nunit = \"h\"\n[[allocation]]\n\
+           account = \"acc_top\"\nlimits = { cpu = 1000 }\nperiod = \"month\"\nbilling = false\n";
+    let mut site = Site::new(&config, now, None);
+    assert_eq!(site.cycle().await.collection.new, 0, "nothing lies in the months of the policy");
+    let mut new = 0;
+    for windows_max in [2, usize::MAX] {
+        let extent = Extent::of(&site.agent, from, None, false).expect("the store");
+        let windows = AtomicUsize::new(0);
+        let stop = || windows.load(Ordering::SeqCst) >= windows_max;
+        let mut tell = |_: &Progress| {
+            windows.fetch_add(1, Ordering::SeqCst);
+        };
+        let done = backfill(&mut site.agent, extent, &stop, &mut tell).await.expect("the store works");
+        let wanted = if windows_max == 2 { Ending::Stopped } else { Ending::Done };
+        assert_eq!((&done.ending, done.rejected), (&wanted, 0), "{done:?}");
+        new += done.new;
+    }
+    assert_eq!(new, count);
+    let drift = audit::compare(&mut site.agent, day, now).await.expect("sreport answers");
+    assert!(drift.rows > 0 && drift.differing == 0, "{drift:#?}");
+    assert!(site.cycle().await.collection.incomplete.is_none());
 }

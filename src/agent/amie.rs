@@ -4,9 +4,10 @@
 //! Nothing is charged twice: a record is sent again under its LocalRecordID until the server has answered, and replaces
 //! itself there. Nothing is dropped: what is refused stays `failed` until its map is mended or an operator speaks.
 
+pub mod backfill;
 pub mod projects;
 pub mod read_back;
-mod storage;
+pub mod storage;
 pub mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use super::Agent;
 use super::deliver::{DeliveryState, KindDelivery, backoff_s};
 use super::error::{AgentError, chain};
 use super::step::Step;
+use crate::config::Amie;
 use crate::core::amie::{
     Compute, Detail, Held, Kind, Record, Reporting, Verdict, readable_name, record_id, settle,
 };
@@ -49,8 +51,7 @@ pub struct Made {
 pub async fn make(agent: &mut Agent, now: Epoch) -> Result<Made, AgentError> {
     let mut made = Made::default();
     let Some(amie) = agent.config.amie.clone() else { return Ok(made) };
-    let mut rules = amie.reporting(&agent.config.cluster.time_zone);
-    rules.mapping.granted = projects::known(agent)?;
+    let rules = rules(agent, &amie)?;
     let fingerprint = fingerprint(&format!("{rules:?}"));
     if agent.store.get_cursor(RULES_CURSOR)? != Some(fingerprint) {
         // Other rules may mean other jobs: look at all again. The fingerprint comes last, so that a crash repeats this.
@@ -93,6 +94,21 @@ pub async fn make(agent: &mut Agent, now: Epoch) -> Result<Made, AgentError> {
         ));
     }
     Ok(made)
+}
+
+/// Collects every storage report again, whether its interval was collected or not: for an operator who mended one.
+pub async fn collect_storage_again(agent: &mut Agent, now: Epoch) -> Result<Made, AgentError> {
+    let Some(amie) = agent.config.amie.clone() else { return Ok(Made::default()) };
+    let rules = rules(agent, &amie)?;
+    let (made, findings) = storage::make(agent, &amie, &rules, true, now).await?;
+    Ok(Made { made, findings })
+}
+
+/// The site's rules with what the servers say of projects.
+fn rules(agent: &Agent, amie: &Amie) -> Result<Reporting, AgentError> {
+    let mut rules = amie.reporting(&agent.config.cluster.time_zone);
+    rules.mapping.granted = projects::known(agent)?;
+    Ok(rules)
 }
 
 /// New versions that come of these jobs, or why they cannot be made now.

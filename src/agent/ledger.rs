@@ -70,11 +70,8 @@ pub async fn collect(
     // Rows with eligible < until are shown, so the last window reaches one second past now.
     while next < now.plus(1) && state.incomplete.is_none() {
         let window = Window::new(next, now.plus(1).min(next.plus(length_s)));
-        let rows = collect_window(agent, window, edges, now, &mut seen_open, &mut state).await?;
-        length_s = match rows {
-            Some(rows) if rows < ROWS_FEW => (length_s * 2).min(QUIET_WINDOW_MAX_S),
-            _ => busy_s,
-        };
+        let rows = collect_window(agent, window, edges, now, Some(&mut seen_open), &mut state).await?;
+        length_s = next_length(length_s, rows, busy_s);
         next = window.until;
     }
     if state.incomplete.is_none() {
@@ -83,6 +80,43 @@ pub async fn collect(
         }
         flag_runaways(agent, &seen_open, now)?;
         state.runaway = agent.store.runaways(&cluster)?.len();
+    }
+    Step::Stored.passed();
+    Ok(state)
+}
+
+fn next_length(length_s: i64, rows: Option<usize>, busy_s: i64) -> i64 {
+    match rows {
+        Some(rows) if rows < ROWS_FEW => (length_s * 2).min(QUIET_WINDOW_MAX_S),
+        _ => busy_s,
+    }
+}
+
+/// Reads a window of the past into the ledger, whose watermark and reach stay as they are: for who needs the jobs
+/// themselves, not totals over periods. An answer without rows is believed only when slurmdbd shows a job of the last weeks
+/// that the ledger knows.
+pub(super) async fn collect_past(
+    agent: &mut Agent,
+    past: Window,
+    now: Epoch,
+) -> Result<CollectionState, AgentError> {
+    let mut state = CollectionState::default();
+    let cluster = agent.config.cluster.name.clone();
+    let busy_s = i64::try_from(agent.config.limits.window.as_secs()).unwrap_or(86_400).max(1);
+    let (mut next, mut length_s, mut empty) = (past.from.max(FIRST_JOB), busy_s, false);
+    while next < past.until && state.incomplete.is_none() {
+        let window = Window::new(next, past.until.min(next.plus(length_s)));
+        let rows = collect_window(agent, window, &BTreeSet::new(), now, None, &mut state).await?;
+        empty |= rows == Some(0);
+        length_s = next_length(length_s, rows, busy_s);
+        next = window.until;
+    }
+    let lately = Window::new(now.plus(-PROBE_AGE_MAX_S), now);
+    if empty
+        && state.incomplete.is_none()
+        && let Some(known) = agent.store.sentinel(&cluster, lately)?
+    {
+        state.incomplete = shows_again(agent, &known).await;
     }
     Step::Stored.passed();
     Ok(state)
@@ -108,18 +142,22 @@ struct Batch {
 }
 
 /// Reads and stores one window; the number of rows, `None` when it failed. Batches are stored as they come, but for the last
-/// one, which is stored together with the watermark when the whole window was read and its overlap has held.
+/// one, which is stored together with the watermark when the whole window was read and its overlap has held. `seen_open`
+/// collects what was shown without an end; without it the window is one of the past, and the watermark stays.
 async fn collect_window(
     agent: &mut Agent,
     window: Window,
     edges: &BTreeSet<Epoch>,
     now: Epoch,
-    seen_open: &mut BTreeSet<u64>,
+    seen_open: Option<&mut BTreeSet<u64>>,
     state: &mut CollectionState,
 ) -> Result<Option<usize>, AgentError> {
     state.windows += 1;
     let cluster = agent.config.cluster.name.clone();
     let mut looked = Looked { sentinel: agent.store.sentinel(&cluster, window)?, ..Looked::default() };
+    let moves = seen_open.is_some();
+    let mut unheeded = BTreeSet::new();
+    let seen_open = seen_open.unwrap_or(&mut unheeded);
     let read = read_window(agent, window, edges, now, &mut looked, seen_open).await?;
     state.new += looked.collected.new;
     state.changed += looked.collected.changed;
@@ -147,7 +185,7 @@ async fn collect_window(
         cluster: &cluster,
         window,
         now,
-        watermark: complete.then(|| window.until.min(now)),
+        watermark: (complete && moves).then(|| window.until.min(now)),
         records: &last.records,
         before: looked.collected,
         more: false,
@@ -286,12 +324,17 @@ async fn nothing_shown(
             _ => Some(format!("none of the {rejected} lines of sacct was understood")),
         });
     };
-    let Some(end) = known.end else { return Ok(None) };
-    Ok(match agent.slurm.collect(Window::new(end.plus(-1), end.plus(1))).await {
+    Ok(shows_again(agent, &known).await)
+}
+
+/// Why slurmdbd cannot be believed now: it does not show a record that ended and that the ledger knows.
+async fn shows_again(agent: &Agent, known: &JobRecord) -> Option<String> {
+    let end = known.end?;
+    match agent.slurm.collect(Window::new(end.plus(-1), end.plus(1))).await {
         Ok(lines) if lines.records.iter().any(|record| record.key == known.key) => None,
-        Ok(_) => Some(not_shown_again(&known)),
+        Ok(_) => Some(not_shown_again(known)),
         Err(error) => Some(format!("sacct did not answer: {}", chain(&error))),
-    })
+    }
 }
 
 /// Suspension of jobs that were suspended and cross an edge of a period, asked for with `sacct -T`.

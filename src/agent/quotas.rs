@@ -279,3 +279,75 @@ fn keep<T: Clone>(now: &mut Vec<T>, before: &[T], id: impl Fn(&T) -> &String, lo
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::exact::Exact;
+    use crate::core::name::AccountName;
+    use crate::core::quota::{Bound, BudgetQuota, RateQuota};
+
+    fn budget(id: &str, scope: &str, limit: i128) -> BudgetQuota {
+        BudgetQuota {
+            id: id.into(),
+            name: "nc_cpu_usage".into(),
+            scope: format!("https://portal.example/api/marketplace-resources/{scope}/"),
+            limit: Bound::AtMost(Exact::whole(limit)),
+            usage: Exact::ZERO,
+            threshold: None,
+        }
+    }
+
+    fn accounts(of: &[(&str, &str)]) -> BudgetMap {
+        let account = |name: &str| AccountName::parse(name).unwrap();
+        let accounts = of.iter().map(|(uuid, name)| ((*uuid).to_owned(), account(name))).collect();
+        BudgetMap { accounts, ..BudgetMap::default() }
+    }
+
+    fn rejected(id: &str) -> Notice {
+        Notice { subject: "quota", id: id.into(), what: "odd".into(), rejected: true }
+    }
+
+    #[test]
+    fn a_quota_that_is_not_understood_stands_as_it_was_and_one_that_is_gone_is_gone() {
+        let before = SourceQuotas::Budget {
+            quotas: vec![budget("odd", "r1", 5), budget("gone", "r1", 6), budget("changed", "r1", 7)],
+            map: accounts(&[("r1", "bio")]),
+        };
+        let mut said = SourceQuotas::Budget {
+            quotas: vec![budget("changed", "r1", 8)],
+            map: accounts(&[("r1", "bio")]),
+        };
+        let odd = [rejected("odd"), Notice { rejected: false, ..rejected("gone") }];
+        keep_rejected(&mut said, Some(&before), &odd);
+        let expected = vec![budget("changed", "r1", 8), budget("odd", "r1", 5)];
+        assert_eq!(said, SourceQuotas::Budget { quotas: expected, map: accounts(&[("r1", "bio")]) });
+    }
+
+    #[test]
+    fn a_resource_whose_account_is_not_understood_keeps_its_account_and_its_quotas() {
+        let quotas = vec![budget("q", "0a1b", 5)];
+        let before = SourceQuotas::Budget {
+            quotas: quotas.clone(),
+            map: accounts(&[("0a-1b", "bio"), ("0a1b", "bio"), ("ff", "gone")]),
+        };
+        let mut said = SourceQuotas::Budget { quotas: Vec::new(), map: accounts(&[]) };
+        keep_rejected(&mut said, Some(&before), &[rejected("0a-1b")]);
+        let map = accounts(&[("0a-1b", "bio"), ("0a1b", "bio")]);
+        assert_eq!(said, SourceQuotas::Budget { quotas, map });
+    }
+
+    #[test]
+    fn what_was_said_is_read_with_the_map_of_now_and_never_as_of_another_kind() {
+        let found =
+            SourceQuotas::Budget { quotas: vec![budget("q", "r1", 5)], map: accounts(&[("r1", "bio")]) };
+        let resolved = with_map(found.clone(), &SourceKind::WaldurQuota(accounts(&[]))).unwrap();
+        assert_eq!(resolved, found, "accounts that the resources named stay known while nobody asks");
+        let listed = with_map(found.clone(), &SourceKind::WaldurQuota(accounts(&[("r1", "chem")]))).unwrap();
+        let SourceQuotas::Budget { map, .. } = listed else { panic!() };
+        assert_eq!(map, accounts(&[("r1", "chem")]));
+        assert_eq!(with_map(found, &SourceKind::DataRobot(RateMap::default())), None);
+        let rate = SourceQuotas::Rate { quotas: Vec::<RateQuota>::new(), map: RateMap::default() };
+        assert_eq!(with_map(rate, &SourceKind::WaldurQuota(accounts(&[]))), None);
+    }
+}

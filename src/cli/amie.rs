@@ -1,6 +1,7 @@
 //! `amie`: what was reported to ACCESS, what it accepted, and what an operator does about the rest.
 
 mod act;
+mod backfill;
 mod show;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -14,27 +15,54 @@ use crate::store::{AmieFilter, AmieState};
 /// Usage records for ACCESS (AMIE): the ledger of what was sent, accepted and loaded.
 ///
 /// status, records, failed and summary read the store only and work beside the daemon. resend, adjust and clear leave a
-/// word for it; send and reconcile ask the server themselves.
+/// word for it; send, backfill and reconcile ask the server themselves.
 #[derive(Debug, Clone, Subcommand)]
 pub enum AmieVerb {
     /// How many records are in which state, which jobs wait for a project, when the server was last asked.
+    ///
+    /// Storage reports show how many lines wait for a project and how many were rejected, with the reason.
+    ///
+    /// Example: slurm-site-agent amie status
     Status,
     /// List records, by default the newest version of each.
+    ///
+    /// Example: slurm-site-agent amie records --project TG-BIO260001 --state accepted --from 2026-11-01
     Records(RecordsArgs),
     /// List what failed, with the reason and what to do about it.
+    ///
+    /// Example: slurm-site-agent amie failed --json
     Failed,
     /// Clear failures on the server and give the records up. They are named by LocalRecordID or by the server's id.
+    ///
+    /// Example: slurm-site-agent amie clear lab.1234.1794132000 --dry-run
     Clear(NamedArgs),
     /// Send records again from their first try. A record that was loaded replaces itself.
+    ///
+    /// Example: slurm-site-agent amie resend --failed --dry-run
     Resend(ResendArgs),
-    /// Credit or debit a project by hand.
+    /// Credit or debit a project by hand: the exact message is shown first.
+    ///
+    /// Example: slurm-site-agent amie adjust --type refund --for lab.1234.1794132000 --comment "lost scratch"
     Adjust(AdjustArgs),
     /// Make and send everything that is due now. The daemon does the same in every cycle.
+    ///
+    /// Example: slurm-site-agent amie send --dry-run
     Send(SendArgs),
     /// Sums per project and resource: local, accepted, loaded, failed, and what is not loaded.
+    ///
+    /// Example: slurm-site-agent amie summary --from 2026-10-01 --until 2026-11-01
     Summary(SpanArgs),
     /// Ask the server now what it has loaded and what failed, and compare.
+    ///
+    /// Example: slurm-site-agent amie reconcile
     Reconcile,
+    /// Report past months, one after the other: their jobs from sacct, their records, to the server.
+    ///
+    /// The position is stored after each month; without --from an unfinished backfill goes on. A month that was interrupted is
+    /// read again and nothing is told twice. Like `amie send` it needs the store for itself: stop the daemon.
+    ///
+    /// Example: slurm-site-agent amie backfill --from 2026-01 --until 2026-07
+    Backfill(BackfillArgs),
 }
 
 /// When it happened: the end of a job, the collection of storage, the time of an adjustment.
@@ -153,7 +181,7 @@ pub struct AdjustArgs {
     #[arg(long)]
     resource: Option<String>,
     /// Decimal, not negative; by default the charge of the record it is about.
-    #[arg(long, required_unless_present = "about")]
+    #[arg(long, required_unless_present = "about", allow_hyphen_values = true)]
     charge: Option<String>,
     /// For when; by default now, or the submission of the job it is about.
     #[arg(long, value_name = "TIME", value_parser = instant)]
@@ -169,9 +197,26 @@ pub struct AdjustArgs {
     dry_run: bool,
 }
 
+/// Of `backfill`.
+#[derive(Debug, Clone, Args)]
+pub struct BackfillArgs {
+    /// First month, such as 2026-01.
+    #[arg(long, value_name = "MONTH", value_parser = backfill::month)]
+    from: Option<jiff::civil::Date>,
+    /// The month after the last one; by default the running one.
+    #[arg(long, value_name = "MONTH", requires = "from", value_parser = backfill::month)]
+    until: Option<jiff::civil::Date>,
+    /// Show the exact messages and send nothing; works on a copy of the store, beside the daemon.
+    #[arg(long)]
+    dry_run: bool,
+}
+
 /// Of `send`.
 #[derive(Debug, Clone, Args)]
 pub struct SendArgs {
+    /// Collect every storage report again first, whether this interval was collected or not.
+    #[arg(long)]
+    storage: bool,
     /// Show the exact messages and send nothing; works beside the daemon.
     #[arg(long)]
     dry_run: bool,
@@ -189,6 +234,7 @@ pub fn run(common: &Common, verb: &AmieVerb) -> Result<Exit, AgentError> {
         AmieVerb::Adjust(args) => act::adjust(common, args),
         AmieVerb::Send(args) => act::send(common, args),
         AmieVerb::Reconcile => act::reconcile(common),
+        AmieVerb::Backfill(args) => backfill::run(common, args),
     }
 }
 

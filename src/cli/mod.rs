@@ -6,6 +6,7 @@ mod amie;
 mod backfill;
 mod check;
 mod confirm;
+mod consent;
 mod daemon;
 mod emulate;
 pub mod evaluate_now;
@@ -14,13 +15,15 @@ mod history;
 mod ledger;
 pub mod log;
 mod policy;
+mod quota;
+mod refusal;
 pub mod render;
 mod standings;
 mod status;
 mod usage;
 mod world;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -52,7 +55,8 @@ pub struct Common {
     /// The configuration.
     #[arg(long, global = true, default_value = CONFIG_PATH, value_name = "FILE")]
     pub config: PathBuf,
-    /// Emulated Slurm and server with shipped data instead of real ones; needs no root and no configuration.
+    /// Emulated Slurm and server with shipped data instead of real ones; needs no root and no configuration. One that
+    /// --config names is used in place of the shipped one, with store, secrets and servers of the emulated world.
     #[arg(long, global = true)]
     pub emulator: bool,
     /// Where the emulated world keeps its state [default: ~/.local/state/slurm-site-agent/emulator].
@@ -116,6 +120,7 @@ enum Verb {
     Explain(explain::ExplainArgs),
     History(history::HistoryArgs),
     Policy(Box<policy::PolicyArgs>),
+    Quota(Box<quota::QuotaArgs>),
     /// Usage records for ACCESS (AMIE): the ledger of what was sent, accepted and loaded.
     ///
     /// Example: slurm-site-agent amie summary --from 2026-10-01
@@ -159,6 +164,7 @@ pub fn run(cli: Cli) -> Result<Exit, AgentError> {
         Some(Verb::Explain(args)) => explain::run(&cli.common, &args),
         Some(Verb::History(args)) => history::run(&cli.common, &args),
         Some(Verb::Policy(args)) => policy::run(&cli.common, &args),
+        Some(Verb::Quota(args)) => quota::run(&cli.common, &args),
     }
 }
 
@@ -166,9 +172,17 @@ pub fn run(cli: Cli) -> Result<Exit, AgentError> {
 fn configuration(common: &Common) -> Result<Config, AgentError> {
     if common.emulator {
         // The server's address only matters to who contacts it; those start it first (world.rs).
-        return Ok(config::emulator_defaults(&world::state_dir(common)?, "http://127.0.0.1:1/")?);
+        return emulated_configuration(common, &world::state_dir(common)?, "http://127.0.0.1:1/");
     }
     Ok(config::load(&common.config)?)
+}
+
+/// The configuration of the emulated world: the shipped one, or the one that --config names.
+fn emulated_configuration(common: &Common, dir: &Path, url: &str) -> Result<Config, AgentError> {
+    if common.config == Path::new(CONFIG_PATH) {
+        return Ok(config::emulator_defaults(dir, url)?);
+    }
+    Ok(config::emulated(&common.config, dir, url)?)
 }
 
 fn check_config(common: &Common, print: bool) -> Result<Exit, AgentError> {

@@ -1,6 +1,6 @@
 //! Text and tables for people, JSON for scripts. Nothing else prints to standard output.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
@@ -9,6 +9,11 @@ use serde::Serialize;
 pub fn text(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Prints what a person should know beside the answer, on standard error.
+pub fn remark(text: &str) {
+    let _ = std::io::stderr().lock().write_all(format!("! {}\n", printable(text)).as_bytes());
 }
 
 /// Passes on what an emulated program printed.
@@ -39,6 +44,44 @@ pub fn table(title: &str, header: &[&str], rows: Vec<Vec<String>>) -> String {
     let body: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     let title = if title.is_empty() { String::new() } else { format!("{title}\n") };
     format!("{title}{}\n\n", body.join("\n"))
+}
+
+/// Cells of the bar.
+const BAR_CELLS: usize = 20;
+
+/// Progress on standard error, so that standard output stays for the result: a bar that is drawn anew on a terminal, one line
+/// for each step elsewhere.
+pub struct Progress {
+    terminal: bool,
+    drawn: bool,
+}
+
+impl Progress {
+    /// Nothing is drawn yet.
+    pub fn on_stderr() -> Progress {
+        Progress { terminal: std::io::stderr().is_terminal(), drawn: false }
+    }
+
+    /// Shows how many of all steps are done, and what was done last.
+    pub fn show(&mut self, (all, done): (usize, usize), last: &str) {
+        let filled = (BAR_CELLS * done.min(all)).checked_div(all).unwrap_or(BAR_CELLS);
+        let bar: String = (0..BAR_CELLS).map(|cell| if cell < filled { '#' } else { '.' }).collect();
+        let line = format!("[{bar}] {done}/{all}  {}", printable(last));
+        let mut out = std::io::stderr().lock();
+        let _ = match self.terminal {
+            // Back to the first column, and away with what is left of a longer line.
+            true => write!(out, "\r{line}\x1b[K").and_then(|()| out.flush()),
+            false => writeln!(out, "{line}"),
+        };
+        self.drawn = true;
+    }
+
+    /// Leaves the last state there and begins a new line.
+    pub fn end(self) {
+        if self.terminal && self.drawn {
+            let _ = writeln!(std::io::stderr().lock());
+        }
+    }
 }
 
 /// Text from outside made harmless for a terminal: control characters are escaped.

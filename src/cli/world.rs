@@ -63,7 +63,7 @@ impl World {
                 tracing::error!(error = chain(&error), "the emulated server stopped");
             }
         });
-        let config = config::emulator_defaults(&dir, &format!("http://{address}/"))?;
+        let config = super::emulated_configuration(common, &dir, &format!("http://{address}/"))?;
         let slurm = Arc::new(slurm(&dir)?);
         let outside = Outside { runner: runner(&slurm), clock: clock(&slurm), mode: Mode::Emulator };
         Ok(World { config, outside: Some(outside), server: Some((stop, task)), copy: None })

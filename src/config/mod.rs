@@ -213,11 +213,26 @@ impl Config {
     }
 }
 
+/// As [`emulator_defaults`], from a configuration of the operator's own.
+pub fn emulated(file: &Path, state_dir: &Path, central_url: &str) -> Result<Config, ConfigErrors> {
+    let origin = file.display().to_string();
+    let text = read_file(file)
+        .map_err(|problem| ConfigErrors { origin: origin.clone(), problems: vec![problem] })?;
+    moved_to_the_emulator(parse(&text, &origin)?, state_dir, central_url)
+}
+
 /// The shipped configuration of `--emulator`: everything durable in `state_dir`; every url at the host and port of
 /// `central_url` with the path it has in the file; token and key in the files [`EMULATOR_TOKEN_FILE`] and
 /// [`EMULATOR_AMIE_KEY_FILE`] of `state_dir`.
 pub fn emulator_defaults(state_dir: &Path, central_url: &str) -> Result<Config, ConfigErrors> {
-    let mut config = parse(EMULATOR, "config/emulator.toml")?;
+    moved_to_the_emulator(parse(EMULATOR, "config/emulator.toml")?, state_dir, central_url)
+}
+
+fn moved_to_the_emulator(
+    mut config: Config,
+    state_dir: &Path,
+    central_url: &str,
+) -> Result<Config, ConfigErrors> {
     let server = Url::parse(central_url).map_err(|error| ConfigErrors {
         origin: "emulated server".to_owned(),
         problems: vec![Problem::of_file(format!("{central_url}: {error}"), "http://127.0.0.1:PORT/")],

@@ -244,6 +244,22 @@ impl Record {
         Record { charge: charge_text(Exact::ZERO).unwrap_or_else(|| "0".into()), ..self.clone() }
     }
 
+    /// Texts that identify nothing, with their names on the wire.
+    fn other_texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let (mut texts, reference) = (Vec::new(), self.local_reference.as_str());
+        match &self.detail {
+            Detail::Compute(compute) => {
+                texts.push(("Queue", Some(compute.queue.as_str())));
+                texts.push(("JobName", compute.job_name.as_deref()));
+                texts.push(("ParentRecordID", compute.parent_record_id.as_deref()));
+            }
+            Detail::Storage(storage) => texts.push(("MediaType", storage.media_type.as_deref())),
+            Detail::Adjustment(adjustment) => texts.push(("Comment", adjustment.comment.as_deref())),
+        }
+        texts.push(("LocalReference", Some(reference)));
+        texts.into_iter().filter_map(|(name, text)| Some((name, text?)))
+    }
+
     /// What a server would refuse, found before it is sent.
     pub fn fault(&self) -> Option<String> {
         let named = [
@@ -268,6 +284,14 @@ impl Record {
             Some(amount) if amount.is_negative() => return Some("Charge is negative".into()),
             Some(_) if self.charge.contains('/') => return Some("Charge is not decimal".into()),
             Some(_) => {}
+        }
+        if let Some((name, _)) = self
+            .other_texts()
+            .find(|(_, text)| text.chars().count() > TEXT_CHARS_MAX || text.chars().any(char::is_control))
+        {
+            return Some(format!(
+                "{name} is longer than {TEXT_CHARS_MAX} characters or contains a control character"
+            ));
         }
         match &self.detail {
             Detail::Compute(compute)

@@ -151,6 +151,17 @@ pub enum StoreError {
         /// The store.
         path: PathBuf,
     },
+    /// The file is no longer the one that was opened.
+    #[error(
+        "{doing}: the store {path} was removed or replaced while it was open; nothing of it was stored. Put the file back, \
+         or start the agent on the one that is there now"
+    )]
+    Replaced {
+        /// What was tried.
+        doing: &'static str,
+        /// The store.
+        path: PathBuf,
+    },
     /// A record of one cluster in a collection of another.
     #[error("a record of cluster {found} is in a collection of cluster {expected}; nothing was stored")]
     ForeignRecord {
@@ -214,7 +225,9 @@ impl StoreError {
             | StoreError::Older { .. }
             | StoreError::Foreign { .. } => Class::Misconfigured,
             StoreError::Held { .. } | StoreError::Full { .. } => Class::Transient,
-            StoreError::Corrupt { .. } | StoreError::Row { .. } => Class::Corrupt,
+            StoreError::Corrupt { .. } | StoreError::Row { .. } | StoreError::Replaced { .. } => {
+                Class::Corrupt
+            }
             StoreError::Statement { source, .. } => match source.sqlite_error_code() {
                 Some(CannotOpen | PermissionDenied | ReadOnly) => Class::Misconfigured,
                 Some(code) if is_passing(code) => Class::Transient,

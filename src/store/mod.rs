@@ -89,6 +89,8 @@ pub struct Store {
     path: PathBuf,
     /// Numbers of names that were stored lately.
     names: names::NameIds,
+    /// Device and inode of the file that is open.
+    file: Option<(u64, u64)>,
     /// Held for as long as the store is open for writing; a reader has none. Given back last.
     lock: Option<lock::WriterLock>,
 }
@@ -107,7 +109,8 @@ impl Store {
         place::make_file(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let (conn, names) = (connect(path, flags)?, names::NameIds::default());
-        let mut store = Store { conn, path: path.to_owned(), names, lock: Some(lock) };
+        let file = place::file_at(path);
+        let mut store = Store { conn, path: path.to_owned(), names, file, lock: Some(lock) };
         let found = store.schema_found()?;
         store.check_at_opening()?;
         store.set_up_writing()?;
@@ -135,7 +138,8 @@ impl Store {
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let (conn, names) = (connect(path, flags)?, names::NameIds::default());
-        let store = Store { conn, path: path.to_owned(), names, lock: None };
+        let file = place::file_at(path);
+        let store = Store { conn, path: path.to_owned(), names, file, lock: None };
         match store.schema_found()? {
             schema::NEWEST => Ok(store),
             0 => Err(StoreError::Absent { path: path.to_owned() }),
@@ -300,6 +304,10 @@ impl Store {
         let path = &self.path;
         if self.lock.is_none() {
             return Err(StoreError::ReadOnly { doing, path: path.clone() });
+        }
+        // SQLite would go on with a file that nobody can find any more (seen with its write-ahead log).
+        if place::file_at(path) != self.file {
+            return Err(StoreError::Replaced { doing, path: path.clone() });
         }
         let run = |conn: &mut Connection| {
             let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -72,6 +72,11 @@ pub(super) fn refuse_network(directory: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// Device and inode of the file at `path`; none where there is no file.
+pub(super) fn file_at(path: &Path) -> Option<(u64, u64)> {
+    path.metadata().ok().map(|found| (found.dev(), found.ino()))
+}
+
 /// Makes the store's file where there is none, readable by its owner alone. Called with the lock held.
 pub(super) fn make_file(path: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::Place { doing: "making", path: path.to_owned(), source };

@@ -213,33 +213,108 @@ def test_a_message_over_the_limit_is_refused_whole():
         assert server.state()["amie"]["loaded"] == []
 
 
-def test_records_sent_by_the_agent_parse_into_the_clients_classes():
+AGENT = """
+[cluster]
+name = "emulated"
+[amie]
+url = "http://127.0.0.1:1/amie/api/v1/"
+site = "EMULATED"
+key_file = "/nowhere"
+resource = "cluster.emulated.example.org"
+job_names = true
+refund_states = ["TIMEOUT"]
+exclude = ["biology_lab"]
+[amie.projects]
+physics = "TG-PHY260001"
+geology = "TG-GEO260002"
+chemistry = "TG-PHY260001"
+biology = "TG-PHY260001"
+[[amie.storage]]
+file = "DIRECTORY/home.csv"
+format = "csv"
+resource = "home.emulated.example.org"
+"""
+
+# Members of the message, and the same as the client's classes call them.
+COMMON = {
+    "Username": "username", "LocalProjectID": "local_project_id", "LocalRecordID": "local_record_id",
+    "Resource": "resource", "Charge": "charge", "LocalReference": "local_reference",
+}
+COMPUTE = {
+    **COMMON, "SubmitTime": "submit_time", "StartTime": "start_time", "EndTime": "end_time",
+    "ParentRecordID": "parent_record_id",
+}
+ADJUSTMENT = {**COMMON, "AdjustmentType": "adjustment_type", "StartTime": "start_time", "Comment": "comment"}
+
+
+def equal_fields(read, record, names):
+    unknown = set(record) - set(names) - {"Attributes"}
+    assert not unknown, f"a member that the class does not have: {unknown}"
+    for member, name in names.items():
+        value = getattr(read, name, None)
+        # The class keeps the parent as a tuple of one (see the head of this file: it would send a list of one).
+        value = value[0] if member == "ParentRecordID" else value
+        assert value == record.get(member), (member, value, record)
+
+
+def sent_by_the_agent(directory):
+    """What the agent's own program sent: jobs of the emulated Slurm, a refund by rule, one by hand, and storage."""
+    root = pathlib.Path(directory)
+    (root / "config.toml").write_text(AGENT.replace("DIRECTORY", directory))
+    report = root / "home.csv"
+    report.write_text("account,username,bytes_stored,file_count\nphysics,alice,1500000000,3\n")
+    collected = datetime.datetime(2026, 11, 10, 11, tzinfo=datetime.timezone.utc).timestamp()
+    os.utime(report, (collected, collected))
     binary = os.environ["SITE_AGENT_BIN"]
+    command = [binary, "--emulator", "--emulator-state", directory, "--config", str(root / "config.toml")]
+    subprocess.run([*command, "--evaluate-now"], capture_output=True, check=False)
+    listing = [*command, "--json", "amie", "records", "--kind", "compute"]
+    listed = json.loads(subprocess.run(listing, capture_output=True, text=True, check=True).stdout)
+    first = listed[0]["record"]["local_record_id"]
+    adjust = ["amie", "adjust", "--type", "credit", "--charge", "0.5", "--for", first, "--comment", "n\u00f8de", "--yes"]
+    said = subprocess.run([*command, *adjust], capture_output=True)
+    assert said.returncode == 0, said.stderr
+    subprocess.run([*command, "amie", "send"], capture_output=True, check=True)
+    return json.loads((root / "central.json").read_text())["amie"]["loaded"]
+
+
+def test_records_sent_by_the_agent_parse_into_the_clients_classes():
     with tempfile.TemporaryDirectory() as directory:
-        command = [binary, "--emulator", "--emulator-state", directory]
-        subprocess.run([*command, "--evaluate-now"], capture_output=True, check=False)
-        adjust = ["amie", "adjust", "--type", "refund", "--for"]
-        listed = subprocess.run([*command, "--json", "amie", "records"], capture_output=True, text=True, check=True)
-        first = json.loads(listed.stdout)[0]["record"]["local_record_id"]
-        said = subprocess.run([*command, *adjust, first, "--comment", "n\u00f8de", "--yes"], capture_output=True)
-        assert said.returncode == 0, said.stderr
-        subprocess.run([*command, "amie", "send"], capture_output=True, check=True)
-        state = json.loads((pathlib.Path(directory) / "central.json").read_text())
-    loaded = state["amie"]["loaded"]
-    assert sorted(row["usage_type"] for row in loaded) == ["Adjustment", "Compute", "Compute", "Compute"]
+        loaded = sent_by_the_agent(directory)
+    kinds = [row["usage_type"] for row in loaded]
+    assert (kinds.count("Adjustment"), kinds.count("Storage")) == (2, 1) and kinds.count("Compute") >= 7, kinds
+    parents = 0
     for row in loaded:
         record = row["record"]
         if row["usage_type"] == "Compute":
             read = ComputeUsageRecord.from_dict(record)
-            # The class keeps its attributes only in what it prints, NodeCount among them.
-            assert str(read.as_dict()["Attributes"]["NodeCount"]) == str(record["Attributes"]["NodeCount"])
-            assert (read.start_time, read.end_time) == (record["StartTime"], record["EndTime"])
+            equal_fields(read, record, COMPUTE)
+            parents += "ParentRecordID" in record
+            # The class keeps its attributes only in what it prints; one that it does not know would be missing there.
+            printed = read.as_dict()["Attributes"]
+            assert {name: str(value) for name, value in printed.items()} == {
+                name: str(value) for name, value in record["Attributes"].items()
+            }
+        elif row["usage_type"] == "Adjustment":
+            equal_fields(AdjustmentUsageRecord.from_dict(record), record, ADJUSTMENT)
         else:
-            read = AdjustmentUsageRecord.from_dict(record)
-            assert (read.adjustment_type, read.comment) == ("refund", "n\u00f8de")
-        assert (read.username, read.local_project_id, read.local_record_id, read.resource, read.charge) == tuple(
-            record[name] for name in ("Username", "LocalProjectID", "LocalRecordID", "Resource", "Charge")
-        )
+            # StorageUsageRecord.from_dict is broken (see the head of this file): the wire form instead.
+            try:
+                StorageUsageRecord.from_dict(record)
+                raise AssertionError("the client reads storage records now: compare their fields")
+            except (AttributeError, KeyError, TypeError):
+                pass
+            assert record == {
+                "Username": "alice", "LocalProjectID": "TG-PHY260001", "Resource": "home.emulated.example.org",
+                "LocalRecordID": "emulated/storage/home/physics/alice/2026-11-10", "Charge": "1.500000",
+                "LocalReference": "home/2026-11-10", "CollectionTime": "2026-11-10T11:00:00+00:00",
+                "Attributes": {
+                    "BytesStored": 1500000000, "FileCount": 3, "CollectionInterval": 1, "MediaType": "Disk",
+                },
+            }
+    assert parents >= 1, "a requeued job names its first incarnation"
+    comments = sorted(row["record"]["Comment"] for row in loaded if row["usage_type"] == "Adjustment")
+    assert comments == ["n\u00f8de", "the job was ended by a failure of the system"]
 
 
 if __name__ == "__main__":

@@ -13,19 +13,38 @@ pub struct Said {
     pub body: Vec<u8>,
     /// Whether nothing is ever said.
     pub silent: bool,
+    /// Whether the body comes byte by byte and never to its end.
+    pub drips: bool,
+    /// Where the answer leads.
+    pub location: Option<String>,
 }
 
 impl Said {
     pub fn json(body: impl Into<Vec<u8>>) -> Said {
-        Said { status: 200, content_type: "application/json", body: body.into(), silent: false }
+        Said {
+            status: 200,
+            content_type: "application/json",
+            body: body.into(),
+            silent: false,
+            drips: false,
+            location: None,
+        }
     }
 
     pub fn html(status: u16, body: &str) -> Said {
-        Said { status, content_type: "text/html", body: body.into(), silent: false }
+        Said { status, content_type: "text/html", ..Said::json(body) }
     }
 
     pub fn silence() -> Said {
         Said { silent: true, ..Said::json("") }
+    }
+
+    pub fn drips() -> Said {
+        Said { drips: true, ..Said::json("[") }
+    }
+
+    pub fn elsewhere(status: u16, location: &str) -> Said {
+        Said { status, location: Some(location.to_owned()), ..Said::json("[]") }
     }
 }
 
@@ -94,12 +113,17 @@ async fn serve(mut stream: TcpStream, answers: Answers, seen: Arc<Mutex<Vec<(Str
         std::future::pending::<()>().await;
     }
     let head = format!(
-        "HTTP/1.1 {} Said\r\ncontent-type: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 {} Said\r\ncontent-type: {}\r\n{}content-length: {}\r\nconnection: close\r\n\r\n",
         said.status,
         said.content_type,
-        said.body.len()
+        said.location.as_ref().map_or(String::new(), |place| format!("location: {place}\r\n")),
+        said.body.len() + if said.drips { 1 << 20 } else { 0 }
     );
     // The client may have gone away: then it has heard enough.
     let _ = stream.write_all(&[head.as_bytes(), &said.body].concat()).await;
+    let mut tick = tokio::time::interval(std::time::Duration::from_millis(10));
+    while said.drips && stream.write_all(b" ").await.is_ok() {
+        tick.tick().await;
+    }
     let _ = stream.shutdown().await;
 }

@@ -64,7 +64,8 @@ impl Lists {
 
 /// A bench whose portal is this one.
 async fn bench(lists: Lists) -> (Bench, Raw) {
-    let is_silent = lists.policies.silent || lists.resources.silent;
+    let lists_without_end = [&lists.policies, &lists.resources];
+    let is_silent = lists_without_end.iter().any(|said| said.silent || said.drips);
     let raw = Raw::start(move |target, _| match target {
         _ if target.starts_with("POST") => Said::json("{}"),
         _ if target.contains("command-history") => lists.commands.clone(),
@@ -98,6 +99,7 @@ async fn an_answer_that_is_no_list_changes_nothing_and_is_named() {
         ("a cut answer", Said::json(cut), "not JSON"),
         ("a huge answer", Said::json(huge), "larger than"),
         ("silence", Said::silence(), "no answer"),
+        ("a byte now and then", Said::drips(), "timed out"),
         ("nothing", Said::json(""), "not JSON"),
         ("an object", Said::json(policy().to_string()), "shape"),
         ("null", Said::json("null"), "shape"),
@@ -145,6 +147,13 @@ async fn a_row_that_is_not_understood_is_left_out_and_the_others_hold() {
         ("NaN", resource("physics", json!({"cpu": "NaN"}))),
         ("infinite", resource("physics", json!({"cpu": "Infinity"}))),
         ("huge", resource("physics", json!({"cpu": 1e300}))),
+        ("the largest float", resource("physics", json!({"cpu": 1e308}))),
+        ("the smallest float", resource("physics", json!({"cpu": -1e308}))),
+        ("a text of a number without end", resource("physics", json!({"cpu": "9".repeat(100_000)}))),
+        ("deep", {
+            let deep = (0..100).fold(json!(1), |inner, _| json!([inner]));
+            resource("physics", json!({"cpu": deep}))
+        }),
         ("a list", resource("physics", json!({"cpu": [1]}))),
         ("true", resource("physics", json!({"cpu": true}))),
         ("limits are a text", resource("physics", json!("cpu=5"))),
@@ -212,6 +221,69 @@ async fn an_account_that_could_be_something_else_is_never_touched() {
         report.decisions.iter().filter(|d| d.decided().is_none()).map(|d| d.account().to_string()).collect();
     assert_eq!(undecided, ["nowhere"]);
     assert_eq!(said(&report).matches("left out").count(), names.len() - 1, "{}", said(&report));
+}
+
+#[tokio::test]
+async fn a_redirect_leads_nowhere_and_takes_no_token_along() {
+    for status in [301, 302, 303, 307, 308] {
+        let thief = Raw::start(|_, _| list(&[])).await;
+        let away = Said::elsewhere(status, &format!("{}/api/steal", thief.url));
+        for name in ["policies", "resources", "commands"] {
+            let mut lists = Lists::good();
+            match name {
+                "policies" => lists.policies = away.clone(),
+                "resources" => lists.resources = away.clone(),
+                _ => lists.commands = away.clone(),
+            }
+            let (mut bench, _raw) = bench(lists).await;
+            let report = bench.cycle().await;
+            assert_eq!(thief.seen(), [], "{status}: {name}");
+            assert!(report.needs_attention(), "{status}: {name}");
+            let expected = usize::from(name == "commands");
+            assert_eq!(bench.modifies().len(), expected, "{status}: {name}: {}", said(&report));
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_resources_of_one_account_and_rows_told_twice_come_to_one_answer_that_stays() {
+    let generous = resource(GOOD, json!({"cpu": 1000}));
+    let mut small = resource(GOOD, json!({"cpu": 10}));
+    let same_uuid = small.clone();
+    small["uuid"] = json!(uuid("another"));
+    let mut loud = small.clone();
+    loud["backend_id"] = json!(GOOD.to_uppercase());
+    for (what, second) in [("another uuid", small), ("the same uuid", same_uuid), ("capitals", loud)] {
+        let mut limits = Vec::new();
+        for rows in [[generous.clone(), second.clone()], [second.clone(), generous.clone()]] {
+            let (mut bench, _raw) = bench(Lists { resources: list(&rows), ..Lists::good() }).await;
+            let report = bench.cycle().await;
+            let modifies = bench.modifies();
+            assert!(modifies.len() <= 1, "{what}: {modifies:?}");
+            bench.cycle().await;
+            assert_eq!(bench.modifies(), [""; 0], "{what}: the second cycle: {}", said(&report));
+            limits.push(modifies);
+        }
+        assert_eq!(limits[0], limits[1], "{what}: whichever comes first");
+        assert_eq!(limits[0].is_empty(), what == "the same uuid", "{what}: {limits:?}");
+        assert!(
+            limits[0].iter().all(|argv| !argv.contains("=72000 ")),
+            "{what}: never the generous one: {limits:?}"
+        );
+    }
+    // Policies with one uuid that say different things.
+    let mut other = policy();
+    other["grace_ratio"] = json!(1);
+    let mut seen = Vec::new();
+    for rows in [[policy(), other.clone()], [other.clone(), policy()]] {
+        let (mut bench, _raw) = bench(Lists { policies: list(&rows), ..Lists::good() }).await;
+        bench.cycle().await;
+        let modifies = bench.modifies();
+        bench.cycle().await;
+        assert_eq!(bench.modifies(), [""; 0], "the second cycle changes nothing");
+        seen.push(modifies);
+    }
+    assert_eq!(seen[0], seen[1], "whichever comes first");
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ const SAME: [(&str, Twist); 3] = [
 ];
 
 /// Answers that say nothing that can be used.
-const NOTHING: [(&str, Twist); 8] = [
+const NOTHING: [(&str, Twist); 10] = [
     ("nothing at all", |_| Vec::new()),
     ("only line breaks", |_| vec![b'\n'; 40]),
     ("another release's columns", |answer| each_row(&answer, |row| [row, b"\x1fnew\n"].concat())),
@@ -49,6 +49,16 @@ const NOTHING: [(&str, Twist); 8] = [
     }),
     ("another cluster's rows", |answer| {
         String::from_utf8(answer).expect("UTF-8").replace("emulated", "elsewhere").into_bytes()
+    }),
+    ("a NUL in every field", |answer| {
+        each_row(&answer, |row| {
+            let fields = row.split_inclusive(|byte| matches!(byte, b'\x1f' | b'|'));
+            fields.flat_map(|field| [b"\0", field].concat()).chain([b'\n']).collect()
+        })
+    }),
+    ("a megabyte in front of every row", |answer| {
+        let long = "9".repeat(1 << 20);
+        each_row(&answer, |row| [long.as_bytes(), row, b"\n"].concat())
     }),
     ("a page of HTML", |_| b"<html><body>\n<h1>502 Bad Gateway</h1>\n</body></html>\n".to_vec()),
     ("noise", |answer| {

@@ -94,6 +94,24 @@ impl Bench {
         Bench::with(&config, world, bench.site.clock.now(), bench.portal)
     }
 
+    /// On the shipped Slurm with this server alone and these `[[source]]` entries in place of the shipped one; URL in them
+    /// stands for the server. Every secret is [`TOKEN`].
+    pub async fn of_sources(central: &Value, sources: &str) -> Bench {
+        let world = World::from_json(&shipped("slurm.json").to_string()).expect("a world");
+        let now = Epoch(world.now());
+        let mut state: CentralState = serde_json::from_value(central.clone()).expect("a server's state");
+        state.clock = slurm_site_agent::emulator::central::Clock::Fixed(
+            jiff::Timestamp::from_second(now.0).expect("an instant"),
+        );
+        let portal = Portal::start(state).await;
+        let (head, rest) = CONFIG.split_once("[[source]]").expect("a source");
+        let (_, rest) = rest.split_once("[components.cpu]").expect("its end");
+        let (rest, _) = rest.split_once("[amie]").expect("its end");
+        let config = format!("{head}{sources}\n[components.cpu]{rest}");
+        let config = config.replace("URL", portal.url.trim_end_matches('/'));
+        Bench::with(&config, world, now, portal)
+    }
+
     fn with(config: &str, world: World, now: Epoch, portal: Portal) -> Bench {
         let slurm = Arc::new(EmulatedSlurm::in_memory(world));
         let (runs, spoil) = (Arc::default(), Arc::default());

@@ -30,23 +30,46 @@ pub fn at(text: &str) -> Epoch {
     Epoch(text.parse::<jiff::Timestamp>().expect("an instant").as_second())
 }
 
-/// The embedded server on a port of its own.
+/// The embedded server on a port of its own: Waldur at `api/`, AMIE at `amie/api/v1/`, Nomad at `nomad/v1/`, DataRobot at
+/// `api/v2/` below its url.
 pub struct Portal {
     pub url: String,
     pub handle: CentralHandle,
+    address: std::net::SocketAddr,
     stop: CancellationToken,
+    served: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Portal {
     pub async fn start(state: CentralState) -> Portal {
+        Portal::start_at(([127, 0, 0, 1], 0).into(), state).await
+    }
+
+    async fn start_at(address: std::net::SocketAddr, state: CentralState) -> Portal {
         let server = CentralServer::in_memory(state);
         let handle = server.handle();
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-        let url = format!("http://{}/", listener.local_addr().expect("its address"));
+        let listener = tokio::net::TcpListener::bind(address).await.expect("a port");
+        let address = listener.local_addr().expect("its address");
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        tokio::spawn(async move { server.serve(listener, stopped).await.expect("the server serves") });
-        Portal { url, handle, stop }
+        let served =
+            tokio::spawn(async move { server.serve(listener, stopped).await.expect("the server serves") });
+        Portal { url: format!("http://{address}/"), handle, address, stop, served: Some(served) }
+    }
+
+    /// The server goes down: connections end, and nobody answers at its address.
+    pub async fn down(&mut self) {
+        self.stop.cancel();
+        if let Some(served) = self.served.take() {
+            served.await.expect("the server ended well");
+        }
+    }
+
+    /// It comes up again at the same address, with what it knew and what is changed of it.
+    pub async fn up(&mut self, change: impl FnOnce(&mut CentralState)) {
+        let mut state = self.handle.with_state(|state| state.clone());
+        change(&mut state);
+        *self = Portal::start_at(self.address, state).await;
     }
 }
 

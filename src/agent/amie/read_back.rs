@@ -96,13 +96,16 @@ pub async fn read_back(agent: &mut Agent, now: Epoch, force: bool) -> Result<Rea
         }
     }
     agent.store.mark_amie(&marks.into_iter().collect::<Vec<_>>(), now)?;
-    agent.store.put_amie_failures(&failed.iter().map(|failure| stored(failure, now)).collect::<Vec<_>>())?;
     let counts: Vec<(String, u64, u64, String)> = status
         .into_iter()
         .map(|row| (row.resource, row.loaded, row.failed, row.total_charge.to_string()))
         .collect();
     agent.store.put_report(STATUS, &counts, now)?;
     found.cleared = clear(agent, &resolved, &mut found.findings).await;
+    let gone = |failure: &&FailedRecord| found.cleared > 0 && resolved.contains(&failure.failed_record_id);
+    let listed: Vec<AmieFailure> =
+        failed.iter().filter(|failure| !gone(failure)).map(|failure| stored(failure, now)).collect();
+    agent.store.put_amie_failures(&listed)?;
     agent.store.put_success(MARK, now)?;
     if found.failed > 0 {
         found.findings.push(format!(

@@ -66,8 +66,8 @@ fn first_day(agent: &Agent, report: &StorageReport, instant: Epoch) -> Option<i6
     Some(i64::from(days).div_euclid(length) * length)
 }
 
-/// A day as it stands in ids.
-fn day_text(day: i64) -> String {
+/// A day, counted from 1970-01-01, as it stands in ids.
+pub fn day_text(day: i64) -> String {
     let span = jiff::Span::new().try_days(day);
     let date = span.and_then(|span| jiff::civil::date(1970, 1, 1).checked_add(span));
     date.map_or_else(|_| day.to_string(), |date| date.to_string())

@@ -19,12 +19,16 @@ fn file(name: &str) -> PathBuf {
 
 /// A TLS server on a thread of its own; it ends with the test process.
 fn tls_server() -> String {
+    tls_server_at("127.0.0.1:0")
+}
+
+fn tls_server_at(address: &str) -> String {
     init_tls();
     let chain = vec![CertificateDer::from_pem_file(file("server.pem")).unwrap()];
     let key = PrivateKeyDer::from_pem_file(file("server.key")).unwrap();
     let config =
         Arc::new(rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap());
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = std::net::TcpListener::bind(address).unwrap();
     let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
     std::thread::spawn(move || {
         for stream in listener.incoming() {
@@ -74,6 +78,18 @@ async fn a_certificate_nobody_vouches_for_is_a_misconfiguration_and_not_an_outag
     };
     assert_eq!(error.class(), Class::Misconfigured, "{}", all_of(&error));
     assert_eq!(waits.lock().unwrap().len(), 0, "it is not asked again");
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_host_is_refused_and_not_asked_again() {
+    // It is for localhost and 127.0.0.1, where this listens as well.
+    let url = tls_server_at("127.0.0.2:0").replace("localhost", "127.0.0.2");
+    let (surroundings, waits) = surroundings();
+    let http = Http::new(settings(&url, Some(file("ca.pem"))), surroundings).unwrap();
+    let error = http.send(Call::get("", &[])).await.unwrap_err();
+    assert!(matches!(error, CentralError::Certificate { .. }), "{}", all_of(&error));
+    assert_eq!(error.class(), Class::Misconfigured);
+    assert_eq!(waits.lock().unwrap().len(), 0);
 }
 
 #[tokio::test]

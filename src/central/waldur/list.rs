@@ -2,10 +2,10 @@
 //!
 //! Pages are counted by us: the address in `Link` is never followed, it only says whether there are more (the token must
 //! not go where an answer points to). A row that moves from one page to another while we read would be missed or seen
-//! twice; rows are told apart by uuid and counted against `X-Result-Count`, and a list that does not add up is read
-//! again from the start.
+//! twice; rows are told apart by uuid and counted against `X-Result-Count`, and a list that does not add up, or says two
+//! things of one row, is read again from the start.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
@@ -50,8 +50,8 @@ pub(super) async fn fetch_list(
 }
 
 async fn read_once(http: &Http, path: &str, query: &[(&str, String)]) -> Result<Read, CentralError> {
-    let mut rows = Vec::new();
-    let mut seen = BTreeSet::new();
+    let mut rows: Vec<Value> = Vec::new();
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     let mut first_count = None;
     for page in 1..=PAGES_MAX {
         let mut query = query.to_vec();
@@ -69,11 +69,17 @@ async fn read_once(http: &Http, path: &str, query: &[(&str, String)]) -> Result<
         let full = found.len() >= PAGE_SIZE;
         let before = seen.len();
         for row in found {
-            let uuid = row.get("uuid").and_then(Value::as_str);
             // A row without a uuid cannot be told apart; the conversion says so.
-            if uuid.is_none_or(|uuid| seen.insert(uuid.to_owned())) {
-                rows.push(row);
+            if let Some(uuid) = row.get("uuid").and_then(Value::as_str) {
+                match seen.get(uuid) {
+                    Some(known) if rows[*known] == row => continue,
+                    Some(_) => {
+                        return Ok(Read::Changed(answer.place, format!("row {uuid:?} came in two ways")));
+                    }
+                    None => seen.insert(uuid.to_owned(), rows.len()),
+                };
             }
+            rows.push(row);
         }
         let count = answer.header("x-result-count").and_then(|text| text.trim().parse::<usize>().ok());
         if page > 1 && count != first_count {

@@ -215,35 +215,52 @@ pub(super) fn clear(common: &Common, args: &NamedArgs) -> Result<Exit, AgentErro
 
 pub(super) fn send(common: &Common, args: &SendArgs) -> Result<Exit, AgentError> {
     in_world(common, async |world| {
-        let amie = section(&world.config)?.clone();
+        section(&world.config)?;
         let mut agent = if args.dry_run { world.agent_on_a_copy()? } else { world.agent()? };
         let now = agent.clock.now();
-        let made = amie::make(&mut agent, now).await?;
+        let mut made = amie::Made::default();
+        if args.storage {
+            made = amie::collect_storage_again(&mut agent, now).await?;
+        }
+        let more = amie::make(&mut agent, now).await?;
+        made = amie::Made { made: made.made + more.made, findings: more.findings };
         // Standard output is for the messages.
         made.findings.iter().for_each(|finding| tracing::warn!(finding, "finding"));
-        let mut rows = Vec::new();
-        for state in [AmieState::Sent, AmieState::Pending] {
-            let filter = AmieFilter { state: Some(state), ..AmieFilter::default() };
-            rows.extend(read(&agent.store, &filter, usize::MAX)?);
-        }
         if args.dry_run {
-            let records: Vec<Record> = rows.into_iter().map(|row| row.record).collect();
-            show_messages(&amie, &records);
-            return Ok(Exit::Done);
+            return show_pending(&agent);
         }
+        let rows = pending(&agent)?;
         render::text(&format!("{} new versions, {} records to send\n", made.made, rows.len()));
         let delivered = amie::deliver(&mut agent, now).await?;
         let mut trouble = false;
         for (kind, count) in &delivered {
             trouble |= count.failed + count.dead > 0;
             let error = count.error.as_deref().map(render::printable).unwrap_or_default();
-            render::text(&format!(
-                "{kind}: {} accepted, {} refused, {} to be tried again {error}\n",
+            let line = format!(
+                "{kind}: {} accepted, {} refused, {} to be tried again {error}",
                 count.delivered, count.dead, count.failed
-            ));
+            );
+            render::text(&format!("{}\n", line.trim_end()));
         }
         Ok(if trouble { Exit::Attention } else { Exit::Done })
     })
+}
+
+/// What is not sent or was not answered.
+fn pending(agent: &Agent) -> Result<Vec<AmieRow>, AgentError> {
+    let mut rows = Vec::new();
+    for state in [AmieState::Sent, AmieState::Pending] {
+        let filter = AmieFilter { state: Some(state), ..AmieFilter::default() };
+        rows.extend(read(&agent.store, &filter, usize::MAX)?);
+    }
+    Ok(rows)
+}
+
+/// The exact messages that would be sent now.
+pub(super) fn show_pending(agent: &Agent) -> Result<Exit, AgentError> {
+    let records: Vec<Record> = pending(agent)?.into_iter().map(|row| row.record).collect();
+    show_messages(section(&agent.config)?, &records);
+    Ok(Exit::Done)
 }
 
 pub(super) fn reconcile(common: &Common) -> Result<Exit, AgentError> {
@@ -281,7 +298,7 @@ pub(super) fn reconcile(common: &Common) -> Result<Exit, AgentError> {
     })
 }
 
-fn in_world(
+pub(super) fn in_world(
     common: &Common,
     act: impl AsyncFnOnce(&mut World) -> Result<Exit, AgentError>,
 ) -> Result<Exit, AgentError> {

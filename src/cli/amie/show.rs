@@ -6,17 +6,23 @@ use serde::Serialize;
 
 use super::super::{Common, configuration, render};
 use super::{RecordsArgs, SpanArgs};
+use crate::agent::amie::backfill::{self, Position};
+use crate::agent::amie::storage;
 use crate::agent::error::{AgentError, Exit};
 use crate::core::amie::{Detail, Record};
 use crate::core::exact::Exact;
 use crate::core::time::Epoch;
-use crate::store::{AmieFailure, AmieFilter, AmieRow, AmieState, AmieWaiting, Store};
+use crate::store::{AmieFailure, AmieFilter, AmieRow, AmieState, AmieWaiting, StorageCollection, Store};
 
 /// The answer of `amie status`. Its JSON is the verb's `--json`.
 #[derive(Debug, Serialize)]
 struct Status {
     states: Vec<StateCount>,
     waiting: Vec<AmieWaiting>,
+    /// The newest collection of every storage report.
+    storage: Vec<StorageCollection>,
+    /// The last backfill, where it is not finished.
+    backfill: Option<Position>,
     failures_at_the_server: usize,
     asked: Option<Epoch>,
     /// Resource, loaded records, failed records and total charge as usage/status said.
@@ -51,11 +57,17 @@ pub(super) fn status(common: &Common) -> Result<Exit, AgentError> {
     let status = Status {
         states,
         waiting: store.amie_waiting()?,
+        storage: store.amie_storage_newest()?,
+        backfill: backfill::position(&store)?.filter(|position| !position.is_done()),
         failures_at_the_server: store.amie_failures()?.len(),
         asked: server.as_ref().map(|(_, at)| *at),
         server: server.map(|(rows, _)| rows).unwrap_or_default(),
     };
     let failed = status.states.iter().any(|count| count.state == AmieState::Failed.as_str());
+    let odd = |report: &StorageCollection| {
+        !report.error.is_empty() || report.rejected > 0 || !report.waiting.is_empty()
+    };
+    let failed = failed || status.storage.iter().any(odd);
     if common.json {
         render::json(&status);
     } else {
@@ -81,6 +93,19 @@ fn show_status(status: &Status) -> String {
         &["Account", "Jobs", "First ended", "Why"],
         waiting.collect(),
     ));
+    let storage = status.storage.iter().map(storage_row);
+    text.push_str(&render::table(
+        "STORAGE REPORTS, THE LAST OF EACH",
+        &["Report", "Interval of", "Collected", "Lines", "Records", "Left out", "Waiting", "Rejected", "Why"],
+        storage.collect(),
+    ));
+    if let Some(position) = &status.backfill {
+        let (all, done) = position.months();
+        text.push_str(&format!(
+            "a backfill from {} is unfinished: {done} of {all} months are done; `slurm-site-agent amie backfill` goes on\n",
+            position.from.strftime("%Y-%m")
+        ));
+    }
     text.push_str(&render::table(
         "WHAT THE SERVER LAST SAID (usage/status, of the span that was open)",
         &["Resource", "Loaded", "Failed", "Charge"],
@@ -97,6 +122,21 @@ fn show_status(status: &Status) -> String {
         ));
     }
     text
+}
+
+fn storage_row(report: &StorageCollection) -> Vec<String> {
+    let why = if report.error.is_empty() { report.samples.join("; ") } else { report.error.clone() };
+    vec![
+        report.report.clone(),
+        storage::day_text(report.day),
+        report.collected.map_or("-".to_owned(), |at| at.to_string()),
+        report.lines.to_string(),
+        report.records.to_string(),
+        report.excluded.to_string(),
+        report.waiting.len().to_string(),
+        report.rejected.to_string(),
+        why,
+    ]
 }
 
 pub(super) fn records(common: &Common, args: &RecordsArgs) -> Result<Exit, AgentError> {

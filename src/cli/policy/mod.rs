@@ -5,15 +5,15 @@
 
 mod body;
 mod chart;
-mod confirm;
 mod impact;
 mod preview;
-mod refusal;
 mod show;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::consent::Consent;
+use super::refusal::explained;
 use super::world::World;
 use super::{Common, log, render, world};
 use crate::agent::clock::Clock;
@@ -21,8 +21,6 @@ use crate::agent::error::{AgentError, Exit};
 use crate::agent::{Central, central};
 use crate::central::waldur::WaldurClient;
 use crate::core::name::SourceName;
-use confirm::Consent;
-use refusal::explained;
 
 /// The periodic usage policies at a central server: look at them, change them, try them out.
 ///

@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 
 use super::chart::BurnDown;
 use super::impact::{self, Surroundings, impact};
-use super::refusal::explained;
 use super::show::plain;
 use super::{Common, World};
 use crate::agent::Agent;
@@ -18,6 +17,7 @@ use crate::agent::facts;
 use crate::agent::outlook::{Outlook, Outlooks, RATE_DAYS, Standing, outlooks};
 use crate::central::waldur::WaldurClient;
 use crate::cli::evaluate_now::decimal;
+use crate::cli::refusal::explained;
 use crate::cli::render::{self, printable};
 use crate::cli::usage::{limits_of, only_known};
 use crate::core::evaluate::Balance;

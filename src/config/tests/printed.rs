@@ -251,10 +251,47 @@ fn amie() -> BoxedStrategy<String> {
         ("projects", table("[a-z][a-z0-9]{0,6}".boxed(), words(), 0)),
         ("users", table(words(), words(), 0)),
         ("resources", table(words(), words(), 0)),
+        ("project_metadata", words()),
+        ("keep_records", seconds(190 * 86_400, 36_600 * 86_400)),
     ]);
-    (required, rest)
-        .prop_map(|((site, resource, key), rest)| {
-            format!("[amie]\nsite = {site}\nresource = {resource}\nkey_file = {key}\n{rest}")
+    (required, rest, prop::collection::vec(storage(), 0..3))
+        .prop_map(|((site, resource, key), rest, storage)| {
+            let storage = storage.concat();
+            format!("[amie]\nsite = {site}\nresource = {resource}\nkey_file = {key}\n{rest}{storage}")
+        })
+        .boxed()
+}
+
+fn storage() -> BoxedStrategy<String> {
+    let source = prop_oneof![
+        path().prop_map(|path| format!("file = {path}\n")),
+        (path(), words()).prop_map(|(path, word)| format!("command = [{path}, {word}, \"\"]\n")),
+    ];
+    let formats = &[
+        "\"repquota-users\"",
+        "\"repquota-projects\"",
+        "\"xfs-users\"",
+        "\"xfs-projects\"",
+        "\"lustre\"",
+        "\"csv\"",
+        "\"json\"",
+    ];
+    let rest = lines(vec![
+        ("timeout", seconds(1, 3600)),
+        ("output_bytes_max", number(1 << 10, 1 << 30)),
+        ("media_type", words()),
+        ("interval_days", number(1, 366)),
+        ("gb_charge", exact()),
+        ("million_files_charge", exact()),
+        ("account", name()),
+        ("names", table(words(), words(), 0)),
+        ("exclude", one_of(&["[]", "[\"root\", \"#*\"]"])),
+    ]);
+    (any::<u64>(), source, one_of(formats), words(), rest)
+        .prop_map(|(id, source, format, resource, rest)| {
+            format!(
+                "[[amie.storage]]\nname = \"r{id}\"\n{source}format = {format}\nresource = {resource}\n{rest}"
+            )
         })
         .boxed()
 }

@@ -88,6 +88,20 @@ fn each_wrong_value_has_its_reason() {
         ("[amie]\nbatch_bytes_max = 2000000", "from 4096 to 1024000"),
         ("[amie]\nprojects = { Bio = \"x\", bio = \"y\" }", "this account is there twice"),
         ("[amie]\nprojects = { \"a b\" = \"x\" }", "only letters, digits"),
+        ("[[amie.storage]]\ncommand = [\"repquota\", \"-u\"]\nname = \"x\"", "is not an absolute path"),
+        ("[[amie.storage]]\ncommand = [\"/bin/x\"]\nfile = \"/x\"", "file and command are both set"),
+        (
+            "[[amie.storage]]\ncommand = [\"/bin/x\"]\nformat = \"csv\"\nresource = \"r\"",
+            "it is a part of every LocalRecordID",
+        ),
+        ("[[amie.storage]]\nname = \"a/b\"", "no name of a report"),
+        ("[[amie.storage]]\nformat = \"repquota\"", "this word is unknown; did you mean \"repquota-"),
+        (
+            "[[amie.storage]]\nfile = \"/a/x.csv\"\nformat = \"csv\"\nresource = \"r\"\n[[amie.storage]]\nfile = \"/b/x.json\"\n\
+             format = \"json\"\nresource = \"r\"",
+            "two entries of [[amie.storage]] are named \"x\"",
+        ),
+        ("[amie]\nkeep_records = \"30days\"", "a duration from 190days to 36600days"),
         ("[accounts]\npatterns = [\"a b\"]", "not a pattern of account names"),
         (
             "[accounts]\nparents = [\"bio\", 7, \"\"]",

@@ -213,6 +213,7 @@ fn what_a_server_would_refuse_is_found_before_it_is_sent() {
     let good = records(&rules(), &job()).remove(0);
     assert_eq!(good.fault(), None);
     let Detail::Compute(compute) = good.detail.clone() else { panic!() };
+    let noisy = Detail::Compute(Compute { job_name: Some("a\nb".into()), ..compute.clone() });
     let backwards = Detail::Compute(Compute { start: Epoch(1), ..compute });
     for (bad, word) in [
         (Record { username: " ".into(), ..good.clone() }, "Username is empty"),
@@ -222,6 +223,8 @@ fn what_a_server_would_refuse_is_found_before_it_is_sent() {
         (Record { charge: "1/3".into(), ..good.clone() }, "decimal"),
         (Record { charge: "-1".into(), ..good.clone() }, "negative"),
         (Record { detail: backwards, ..good.clone() }, "out of order"),
+        (Record { detail: noisy, ..good.clone() }, "JobName"),
+        (Record { local_reference: "é".repeat(256), ..good.clone() }, "LocalReference"),
     ] {
         let fault = bad.fault().unwrap_or_default();
         assert!(fault.contains(word), "{fault}");

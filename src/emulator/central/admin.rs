@@ -7,8 +7,10 @@
 //! | GET, POST, DELETE faults | list, add one or a list, take all away |
 //! | POST tick | background work now |
 //! | GET requests | the requests seen |
-//! | POST nomad | `{"has_leader": false}`, `{"restart": true}` (held queries are cut), `{"restart": true, "index": N}` \
-//!   (from an older snapshot), `{"used": {"quota": NAME, "region": NAME, "amounts": {...}}}` |
+//! | POST nomad | any of `has_leader`, `restart`, `index`, `used` |
+//!
+//! Of Nomad: `{"has_leader": false}`; `{"restart": true}`, which cuts held queries, from an older snapshot with
+//! `"index": N`; `{"used": {"quota": NAME, "region": NAME, "amounts": {"Cores": 1}}}`.
 
 use axum::http::Method;
 use serde::Deserialize;

@@ -350,6 +350,27 @@ fn a_directory_in_place_of_the_file_is_refused() {
 }
 
 #[test]
+fn a_store_that_was_removed_or_replaced_while_it_was_open_takes_nothing_more() {
+    for replaced in [false, true] {
+        let place = Place::new();
+        let mut store = place.open();
+        put(&mut store, &[job(1, 100, Some(200))]);
+        let aside = beside(&place.path, ".aside");
+        fs::rename(&place.path, &aside).unwrap();
+        if replaced {
+            fs::copy(&aside, &place.path).unwrap();
+        }
+        let name = cluster();
+        let error = store.put_collection(&collection(&name, &[job(2, 100, Some(200))])).unwrap_err();
+        assert!(matches!(error, StoreError::Replaced { .. }), "{error}");
+        assert_eq!(error.class(), Class::Corrupt);
+        fs::rename(&aside, &place.path).unwrap();
+        put(&mut store, &[job(3, 100, Some(200))]);
+        assert_eq!(jobs_in(&store, 0, 5000).len(), 2, "the file is back");
+    }
+}
+
+#[test]
 fn when_the_disk_is_full_nothing_of_a_collection_is_stored_and_room_is_enough_to_go_on() {
     let place = Place::new();
     let mut store = place.open();

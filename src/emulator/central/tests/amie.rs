@@ -4,6 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::super::amie::{FailedList, Processing};
+use super::super::{Fault, FaultKind};
 use super::{CentralState, Got, Site, seed};
 
 const USAGE: &str = "/amie/api/v1/usage";
@@ -15,7 +16,10 @@ fn amie_seed() -> CentralState {
             {"name": "SITE", "api_key": "key", "resources": ["cluster.site.org"]},
             {"name": "OTHER", "api_key": "other-key"}
         ],
-        "projects": [{"local_project_id": "bio42", "users": ["ann"]}, {"local_project_id": "chem7"}]
+        "projects": [
+            {"local_project_id": "bio42", "users": ["ann"]},
+            {"local_project_id": "chem7", "resources": ["other.site.org"]}
+        ]
     }))
     .unwrap();
     state
@@ -179,6 +183,7 @@ async fn what_cannot_be_loaded_fails_with_its_reason_until_it_is_cleared() {
         other("LocalProjectID", "none"),
         other("Username", "bob"),
         other("Resource", "laptop"),
+        other("LocalProjectID", "chem7"),
         compute("fine", "1"),
     ];
     site.handle.with_state(|state| state.amie.settings.accepted_status = 202);
@@ -195,6 +200,7 @@ async fn what_cannot_be_loaded_fails_with_its_reason_until_it_is_cleared() {
             (1, "Unknown project none on resource cluster.site.org"),
             (2, "Unknown user bob on project bio42"),
             (3, "Unknown resource laptop"),
+            (4, "No allocation for project chem7 on resource cluster.site.org"),
         ]
     );
     assert_eq!((&rows[1]["UsageType"], &rows[1]["Username"]), (&json!("Compute"), &json!("bob")));
@@ -205,11 +211,11 @@ async fn what_cannot_be_loaded_fails_with_its_reason_until_it_is_cleared() {
     // The other spelling of the list.
     site.handle.with_state(|state| state.amie.settings.failed_list = FailedList::ValidationFailedRecords);
     let failed = site.amie(Method::GET, "/failed", None).await.json();
-    assert_eq!(failed["ValidationFailedRecords"].as_array().unwrap().len(), 3);
+    assert_eq!(failed["ValidationFailedRecords"].as_array().unwrap().len(), 4);
     assert_eq!(site.amie(Method::DELETE, "/failed/1,3,99", None).await.status, 200);
     assert_eq!(
         site.handle.with_state(|state| state.amie.failed.iter().map(|row| row.id).collect::<Vec<_>>()),
-        [2]
+        [2, 4]
     );
     assert_eq!(site.amie(Method::DELETE, "/failed/99", None).await.status, 404);
     assert_eq!(site.amie(Method::DELETE, "/failed/two", None).await.status, 400);
@@ -264,5 +270,35 @@ async fn status_counts_a_span_and_loaded_records_come_page_by_page() {
     assert_eq!(got["LoadedRecords"][0]["LoadedTime"], "2026-11-22T12:00:00Z");
     assert_eq!(got["LoadedRecords"][0]["AccountingDbRecordID"], 3);
     assert_eq!(site.amie(Method::GET, "/loaded?Page=0", None).await.status, 400);
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn faults_meet_the_usage_api_as_every_other_and_an_answer_that_is_lost_has_worked() {
+    let site = Site::with(amie_seed()).await;
+    let sent = |id: &str| json!({"UsageType": "Compute", "Records": [compute(id, "1")]});
+    let once = |kind: FaultKind| site.handle.push_fault(Fault::once(kind).on("POST", "/amie/"));
+    let count = || site.handle.with_state(|state| state.amie.loaded.len());
+    for (kind, status) in [
+        (FaultKind::Status { code: 503, retry_after: None }, 503),
+        (FaultKind::TooManyRequests { retry_after: None }, 429),
+        (FaultKind::HtmlPage { code: 502 }, 502),
+    ] {
+        once(kind);
+        let got = site.amie(Method::POST, "/", Some(sent("1"))).await;
+        assert_eq!((got.status, count()), (status, 0), "not taken");
+    }
+    let post = |id: &str| {
+        let request = site.client.request(Method::POST, format!("{}{USAGE}/", site.base));
+        request.header("XA-API-KEY", "key").header("XA-SITE", "SITE").json(&sent(id)).send()
+    };
+    once(FaultKind::Cut);
+    assert!(post("1").await.is_err());
+    assert_eq!(count(), 0, "cut before it was read");
+    once(FaultKind::AnswerLost);
+    assert!(post("2").await.is_err());
+    assert_eq!(count(), 1, "it worked, and nobody was told");
+    assert_eq!(site.amie(Method::POST, "/", Some(sent("2"))).await.status, 200);
+    assert_eq!(site.handle.with_state(|state| state.amie.loaded[0].loads), 2, "sent again, replaced");
     site.stop().await;
 }

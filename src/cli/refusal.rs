@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::agent::error::AgentError;
-use crate::central::CentralError;
+use crate::central::{CentralError, Class};
 use crate::cli::render::printable;
 
 /// A refusal becomes the operator's to mend (exit code 2); everything else stays what it is.
@@ -14,9 +14,7 @@ pub fn explained(error: CentralError) -> AgentError {
             tell(&complaints, "", &mut lines);
             AgentError::Asked(lines.join("\n"))
         }
-        CentralError::Refused { .. } | CentralError::Unaddressed { .. } => {
-            AgentError::Asked(error.to_string())
-        }
+        other if other.class() == Class::Refused => AgentError::Asked(other.to_string()),
         other => AgentError::Central(other),
     }
 }

@@ -19,7 +19,11 @@ use slurm_site_agent::store::Store;
 use support::{Lab, Portal, TOKEN};
 
 /// Longest time that Slurm may take for anything here.
-const DEADLINE: Duration = Duration::from_secs(40);
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// How long after its second something may come back on a machine that does much else; without the wake-up of the window it
+/// would be the poll interval, an hour.
+const LATE_S: i64 = 30;
 
 /// The agent in this process, on the real Slurm of the lab.
 struct Here {
@@ -105,16 +109,16 @@ fn job(lab: &Lab, user: &str, account: &str, more: &[&str]) -> String {
 /// Moves the submission of jobs into the past, in slurmdbd, once it knows of them.
 fn submitted_earlier(lab: &Lab, jobs: &[String], seconds: i64) {
     let ids = jobs.join(",");
-    wait_until("slurmdbd knows the jobs", || {
-        let rows = lab.lab("sql", &[format!("select count(*) from lab_job_table where id_job in ({ids})")]);
+    wait_until("slurmdbd knows that the jobs have ended", || {
+        let known = format!(
+            "select count(*) from lab_job_table where time_end > 0 and time_eligible > 0 and id_job in ({ids})"
+        );
+        let rows = lab.lab("sql", &[known]);
         rows.lines().last().is_some_and(|count| count.trim() == jobs.len().to_string())
     });
     lab.lab(
         "sql",
-        &[format!(
-            "update lab_job_table set time_submit = time_submit - {seconds}, time_eligible = time_eligible - {seconds} \
-             where id_job in ({ids})"
-        )],
+        &[format!("update lab_job_table set time_submit = time_submit - {seconds} where id_job in ({ids})")],
     );
 }
 
@@ -188,7 +192,7 @@ async fn three_requests_a_minute_refuse_the_fourth_submission_until_the_window_h
     assert!(here.cycle().await.wake.is_none());
 
     let mut jobs: Vec<String> = (0..2).map(|_| job(&lab, "alice", "rate_a", &["--wrap", "true"])).collect();
-    submitted_earlier(&lab, &jobs, 45);
+    submitted_earlier(&lab, &jobs, 10);
     assert!(here.cycle().await.wake.is_none(), "two of three");
     jobs.push(job(&lab, "alice", "rate_a", &["--wrap", "true"]));
     let report = here.until("the third submission is counted", |report| report.wake.is_some()).await;
@@ -231,9 +235,8 @@ async fn windows_that_are_used_up_stop_submissions_and_the_daemon_gives_them_bac
     let text = configuration(&lab, quotas);
     support::read(&text, folder.path());
     write(&text, folder.path());
-    // 8 billing units until 25 s after the beginning of the window: 200 billing-seconds of 120 that are allowed.
     let from = now().0;
-    lab.jobs(&[format!("account=roll_t user=alice cpus=8 start={} end={}", from - 3640, from - 3535)]);
+    lab.jobs(&[format!("account=roll_t user=alice cpus=8 start={} end={}", from - 3640, from - 3515)]);
     let billing = lab.lab(
         "sql",
         &["select substring_index(substring_index(tres_alloc, ',5=', -1), ',', 1) from lab_job_table"
@@ -242,10 +245,10 @@ async fn windows_that_are_used_up_stop_submissions_and_the_daemon_gives_them_bac
     let billing: i64 = billing.lines().last().unwrap().trim().parse().unwrap();
     // Less than 120 billing-seconds are left once so many seconds before the end of the job have rolled away.
     let seconds_left = (120 - 1) / billing;
-    let token_back = from - 3535 - seconds_left + 3600;
-    let jobs: Vec<String> = (0..2).map(|_| job(&lab, "alice", "roll_a", &["--wrap", "true"])).collect();
+    let token_back = from - 3515 - seconds_left + 3600;
     let first = now().0;
-    submitted_earlier(&lab, &jobs, 20);
+    let jobs: Vec<String> = (0..2).map(|_| job(&lab, "alice", "roll_a", &["--wrap", "true"])).collect();
+    submitted_earlier(&lab, &jobs, 10);
 
     let _daemon = Daemon::start(&lab, folder.path());
     let submit_limit = |account: &str| association(&lab, account, "", "grpsubmitjobs");
@@ -256,14 +259,16 @@ async fn windows_that_are_used_up_stop_submissions_and_the_daemon_gives_them_bac
         let (status, said) = submit(&lab, "alice", account, &["--wrap", "true"]);
         assert!(status != 0 && said.contains("AssocGrpSubmitJobsLimit"), "{status} {said}");
     }
-    // No poll for an hour: the window itself wakes the daemon. The first submission is up to 2 s old by now.
+    // No poll for an hour: the window itself wakes the daemon.
     wait_until("the requests roll away", || submit_limit("roll_a") == "50");
     let came_back = now().0;
-    assert!((first - 3 + 40..=first + 40 + 4).contains(&came_back), "{came_back} is not {first} + 40");
+    println!("submissions came back {} s after the beginning", came_back - first);
+    assert!((first + 50..=first + 50 + LATE_S).contains(&came_back), "{came_back} is not {first} + 50");
     job(&lab, "bob", "roll_a", &["--wrap", "true"]);
     wait_until("the use rolls away", || submit_limit("roll_t").is_empty());
     let came_back = now().0;
-    assert!((token_back..=token_back + 4).contains(&came_back), "{came_back} is not {token_back}");
+    println!("use came back {} s after its second", came_back - token_back);
+    assert!((token_back..=token_back + LATE_S).contains(&came_back), "{came_back} is not {token_back}");
     job(&lab, "alice", "roll_t", &["--wrap", "true"]);
 }
 
@@ -305,7 +310,7 @@ async fn a_waldur_quota_warns_and_holds_and_of_two_sources_the_strictest_is_in_f
     let portal = Portal::start(serde_json::from_value(state).unwrap()).await;
     let more = format!(
         "[[source]]\nname = \"waldur\"\nkind = \"waldur-quota\"\nurl = \"{}api/\"\ntoken_file = \"FOLDER/token\"\n\
-         [[allocation]]\naccount = \"both_a\"\nlimits = {{ cpu = 5 }}\nbilling = false\n",
+         [[allocation]]\naccount = \"both_a\"\nlimits = {{ cpu = 5 }}\nbilling = false\ncarryover_percent = 0\n",
         portal.url
     );
     let mut here = Here::new(&lab, &more, Clock::System);
@@ -317,10 +322,8 @@ async fn a_waldur_quota_warns_and_holds_and_of_two_sources_the_strictest_is_in_f
     let explained = here.explain("both_a");
     let fields = explained["fields"].as_array().unwrap();
     let field = fields.iter().find(|field| field["name"] == "GrpTRESMins cpu").unwrap();
-    let asked: Vec<(&str, &str, bool)> = field["asked"]
-        .as_array()
-        .unwrap()
-        .iter()
+    let asks = field["asked"].as_array().unwrap().iter().filter(|asked| asked["source"] != "slurm");
+    let asked: Vec<(&str, &str, bool)> = asks
         .map(|asked| {
             let text = |key: &str| asked[key].as_str().unwrap();
             (text("source"), text("value"), asked["decides"].as_bool().unwrap())
@@ -350,10 +353,9 @@ async fn a_nomad_quota_holds_a_third_core_back_and_a_raised_one_lets_it_run_with
     let portal = Portal::start(serde_json::from_value(state).unwrap()).await;
     let more = format!(
         "[[source]]\nname = \"nomad\"\nkind = \"nomad\"\nurl = \"{}nomad/v1/\"\ntoken_file = \"FOLDER/token\"\n\
-         poll_interval = \"1h\"\naccounts = {{ research = \"nomad_a\" }}\n",
+         poll_interval = \"10m\"\naccounts = {{ research = \"nomad_a\" }}\n",
         portal.url
     );
-    let more = more.replace("poll_interval = \"1h\"", "poll_interval = \"10m\"");
     let folder = tempfile::tempdir().unwrap();
     let text = configuration(&lab, &more);
     support::read(&text, folder.path());

@@ -9,7 +9,8 @@
 //!   submission, although slurmdbd gives its record a new submit time. Each task of an array counts as one, as it does in
 //!   Slurm's own GrpSubmitJobs and MaxSubmitJobs: an array would else be a way around. The tasks that have not started yet
 //!   have one record in common and count as one; each counts for itself, at the time of the array's submission, once it
-//!   starts.
+//!   starts. A job that is held, or waits for another or for its begin time, is known once it becomes eligible, since sacct does
+//!   not show it before; it then counts at the time of its submission.
 //! - **Use** at `t` is billing x seconds of `[t - length, t)`, of the seconds in which a job held its allocation.
 
 use std::collections::BTreeMap;

@@ -124,7 +124,7 @@ fn a_source_that_is_stale_leaves_its_accounts_undecided_and_asks_for_nothing() {
     let rate = rate(vec![], vec![rule(RuleKind::Requests, 3)]);
     let verdict = judged(&rate, &Lately::default(), &[], Some("too old"));
     let names: Vec<&str> = verdict.undecided.keys().map(AccountName::as_str).collect();
-    assert_eq!(names, ["bio", "bio_sub"]);
+    assert_eq!(names, ["bio", "bio_sub", "chem"]);
 }
 
 fn capacity(cores: Bound, cpu_mhz: Bound, memory_mb: Bound, devices: &[(&str, Bound)]) -> Capacity {

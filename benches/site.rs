@@ -29,7 +29,10 @@ use slurm_site_agent::core::time::{Epoch, Window};
 use slurm_site_agent::core::tres::{Tres, TresCounts};
 use slurm_site_agent::emulator::slurm::{EmulatedSlurm, World};
 use slurm_site_agent::slurm::{Answer, Runner};
-use slurm_site_agent::store::{Collection, Store};
+use slurm_site_agent::store::{Collected, Collection, Store};
+
+/// What was asked of a program and answered by it.
+type Asked = BTreeMap<(String, String), Vec<u8>>;
 
 /// Records of one transaction, as one batch of sacct's answer has them.
 const BATCH: u64 = 50_000;
@@ -39,9 +42,6 @@ const ROUNDS: usize = 3;
 const SPAN_S: i64 = 300 * 86_400;
 /// How long a daemon at rest is watched; seconds.
 const REST_S: u64 = 30;
-
-/// What a program printed, by its name and its arguments.
-type Answers = BTreeMap<(String, String), Vec<u8>>;
 
 #[derive(Clone, Copy)]
 struct Size {
@@ -164,7 +164,7 @@ impl Bench {
     /// Scripts in place of Slurm's programs, with the answers of an emulated Slurm that has converged.
     fn answers(&self) {
         let slurm = Arc::new(EmulatedSlurm::in_memory(self.world()));
-        let asked: Arc<Mutex<Answers>> = Arc::default();
+        let asked: Arc<Mutex<Asked>> = Arc::default();
         let runner = {
             let asked = Arc::clone(&asked);
             Runner::Emulated(Arc::new(move |program, args, env| {
@@ -293,6 +293,8 @@ impl Bench {
             now: Epoch(self.now),
             watermark,
             records,
+            before: Collected::default(),
+            more: watermark.is_none(),
             suspended: &[],
             rejected: 0,
             reject_samples: Vec::new(),

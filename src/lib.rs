@@ -30,7 +30,7 @@
 //! # Code map
 //!
 //! - [`core`]: pure domain. No async, I/O, clock, randomness, logging.
-//! - [`slurm`], [`central`], [`store`]: edges. They never import each other.
+//! - [`slurm`], [`central`], [`filesystem`], [`store`]: edges. They never import each other.
 //! - [`emulator`]: an emulated Slurm and an emulated central server, sharing no code with the edges.
 //! - [`agent`]: the conductor, the only room that sees all edges.
 //! - [`config`]: what is written becomes what is checked.
@@ -52,5 +52,6 @@ pub mod cli;
 pub mod config;
 pub mod core;
 pub mod emulator;
+pub mod filesystem;
 pub mod slurm;
 pub mod store;

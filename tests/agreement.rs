@@ -5,7 +5,8 @@ mod support;
 mod town;
 
 use serde_json::{Value, json};
-use slurm_site_agent::agent::cycle::{Ask, cycle};
+use slurm_site_agent::agent::cycle::{Ask, CycleReport, cycle};
+use slurm_site_agent::agent::shrink::{self, HeldUsage};
 use slurm_site_agent::core::command::CommandState;
 use slurm_site_agent::core::component::Unit;
 use slurm_site_agent::emulator::central::{Fault, FaultKind};
@@ -280,6 +281,68 @@ async fn a_total_that_shrinks_without_a_reason_is_held_shown_and_told_after_a_de
         }
         assert_eq!(town.cycle().await.held_usage, []);
     }
+}
+
+#[tokio::test]
+async fn a_total_that_shrinks_is_told_by_an_operators_word_for_this_very_total() {
+    let mut town = town(&[50, 7], "", "").await;
+    town.cycle().await;
+    town.advance(3600);
+    town.site.agent.config.components.0.get_mut("cpu").unwrap().unit = Unit::Kh;
+    let held = town.cycle().await.held_usage;
+    let store = town.site.agent.config.store.path.clone();
+    let word = store.with_extension("confirmed-usage");
+    let finding = held[0].finding();
+    assert!(finding.ends_with("slurm-site-agent confirm --usage a0/2026-11"), "{finding}");
+    // A word for a total that was larger is no word for this one.
+    let larger = HeldUsage { now: "0.06".into(), ..held[0].clone() };
+    shrink::confirm(&store, &[larger]).unwrap();
+    town.advance(60);
+    assert_eq!(town.cycle().await.held_usage, held);
+    assert!(!word.exists(), "a word without work is taken back");
+    shrink::confirm(&store, &held[..1]).unwrap();
+    town.advance(60);
+    assert_eq!(town.cycle().await.held_usage, held[1..], "the other still waits");
+    assert_eq!(usage(&town, "2026-11").0, ["0.05", "7.00"]);
+    town.advance(60);
+    town.cycle().await;
+    assert!(!word.exists(), "used");
+}
+
+#[tokio::test]
+async fn a_billing_limit_of_a_server_that_finds_no_weight_for_a_component_is_told_with_the_reason() {
+    let mut town =
+        town(&[1], "enforcement = \"strictest\"\n", "[components.gpu]\ntres = \"gres/gpu\"\nunit = \"h\"\n")
+            .await;
+    town.slurm
+        .with_world(|world| "CPU=1,GRES/gpu=8".clone_into(&mut world.partitions[0].billing_weights))
+        .unwrap();
+    let weights = |town: &Town, gpu: &str| {
+        town.portal.handle.with_state(|state| {
+            state.resources[0].limits.insert("gpu".into(), 10.0);
+            state.policies[0].tres_billing_enabled = true;
+            state.policies[0].tres_billing_weights = [("CPU".into(), 1.0), (gpu.to_owned(), 8.0)].into();
+        });
+    };
+    weights(&town, "GRES/gpu");
+    // The server's sum: 100 cpu-hours and nothing for gpu, x 60 x 1.2.
+    let limits = json!({"limit_type": "GrpTRESMins", "limits": {"billing": 7200}});
+    issue(&town, "a0", "limits", limits);
+    let report = town.cycle().await;
+    let about = |report: &CycleReport| {
+        let of_billing = report.disagreements.iter().filter(|one| one.about.contains("billing"));
+        of_billing.map(|one| (one.agent.clone(), one.server.clone(), one.because.clone())).collect::<Vec<_>>()
+    };
+    // The agent's: 100 + 8 x 10.
+    let [(agent, server, because)] = &about(&report)[..] else { panic!("{:#?}", report.disagreements) };
+    assert_eq!((agent.as_str(), server.as_str()), ("12960", "7200"));
+    assert!(because.as_ref().is_some_and(|why| why.contains("no weight for gpu")), "{because:?}");
+    assert!(report.findings.iter().any(|finding| finding.contains("have the policy's weights call it gpu")));
+    assert!(town.shows("a0", "grptresmins").contains("billing=7200"), "the strictest counts");
+    weights(&town, "gpu");
+    town.advance(60);
+    let [(_, _, because)] = &about(&town.cycle().await)[..] else { panic!("the number still differs") };
+    assert_eq!(*because, None, "the weights are found now");
 }
 
 #[tokio::test]

@@ -107,6 +107,50 @@ fn every_verb_explains_itself_with_an_example() {
 }
 
 #[test]
+fn ledger_verify_names_what_differs_and_repair_mends_it() {
+    let place = Place::emulated();
+    let equal = place.emulator(&["ledger", "verify"]);
+    assert_eq!((equal.code, equal.err.as_str()), (0, ""), "{}", equal.out);
+    assert!(equal.out.contains("KEPT TOTALS") && equal.out.contains("equal a recount"), "{}", equal.out);
+
+    let store = rusqlite::Connection::open(place.path("emulator").join("state.db")).expect("the store");
+    let changed = store
+        .execute(
+            "UPDATE totals SET used = 'cpu=7' WHERE (window, account, user) = \
+             (SELECT window, account, user FROM totals ORDER BY window, account, user LIMIT 1)",
+            [],
+        )
+        .expect("a row of totals");
+    assert_eq!(changed, 1);
+    drop(store);
+
+    let differs = place.emulator(&["ledger", "verify"]);
+    assert_eq!(differs.code, 1, "{}", differs.out);
+    assert!(
+        differs.out.contains("DIFFERENCES") && differs.out.contains("ledger verify --repair"),
+        "{}",
+        differs.out
+    );
+    let report = place.emulator_json(&["ledger", "verify"]);
+    assert_eq!(report["agrees"], false);
+    let differences: Vec<&Value> = report["windows"]
+        .as_array()
+        .expect("windows")
+        .iter()
+        .flat_map(|window| window["differences"].as_array().expect("differences"))
+        .collect();
+    let cpu = differences.iter().find(|one| one["tres"] == "cpu").expect("the amount that was changed");
+    assert_eq!(cpu["kept"], 7);
+    assert!(cpu["counted"].is_u64() && cpu["account"].is_string() && cpu["user"].is_string(), "{cpu}");
+
+    let mended = place.emulator(&["ledger", "verify", "--repair"]);
+    assert_eq!(mended.code, 0, "{}{}", mended.out, mended.err);
+    assert!(mended.out.contains("added up again"), "{}", mended.out);
+    assert_eq!(place.emulator(&["ledger", "verify"]).code, 0);
+    assert!(place.emulator(&["--evaluate-now"]).out.contains("nothing to do"));
+}
+
+#[test]
 fn help_of_the_reading_verbs_explains_what_they_print() {
     let place = Place::new();
     for (verb, words) in [
@@ -389,6 +433,7 @@ fn keep_waiting(place: &Place) {
         policy: "p".into(),
         account_text: "physics".into(),
         issued: at,
+        issued_ns: 0,
         description: "Reset".into(),
         kind: CommandKind::ResetUsage,
     };
@@ -438,8 +483,8 @@ fn status_tells_everything_that_waits_in_a_shape_that_stays() {
         ("cycle", cycle),
         ("cycle.collection", collection),
         ("cycle.disagreements[]", "about account agent server since source"),
-        ("cycle.sources[]", "allocations answered error name notices policies warnings"),
-        ("sources[]", "age_s allocations answered error name notices policies unchanged_since"),
+        ("cycle.sources[]", "allocations answered error name notices policies quotas warnings"),
+        ("sources[]", "age_s allocations answered error name notices policies quotas unchanged_since"),
         ("held", "because commands confirm confirmed plan since"),
         ("open_changes[]", "argv since"),
         ("pending_commands[]", "account description issued source type uuid"),
@@ -454,6 +499,46 @@ fn status_tells_everything_that_waits_in_a_shape_that_stays() {
     let words: Vec<&str> = typed.split(' ').skip(1).collect();
     assert_eq!(place.run(&words).code, 0, "{typed}");
     assert_eq!(place.emulator_json(&["status"])["held"]["confirmed"], true);
+}
+
+#[test]
+fn usage_that_would_shrink_is_shown_and_let_be_told_by_name() {
+    let place = Place::emulated();
+    let none = place.emulator(&["confirm", "--usage"]);
+    assert_eq!((none.code, none.out.as_str()), (0, "no usage waits for a confirmation\n"));
+    let path = place.path("emulator/state.db");
+    let mut store = Store::open(&path).expect("the store");
+    let (mut cycle, at): (Value, Epoch) =
+        store.last_report("cycle").expect("a report").expect("one cycle ran");
+    cycle["held_usage"] = serde_json::json!([{"account": "physics", "source": "emulated", "allocation": "r",
+        "month": "2026-11", "component": "cpu", "told": "50.00", "now": "0.05", "since": at}]);
+    store.put_report("cycle", &cycle, at).expect("stored");
+    std::os::unix::fs::chown(&path, Some(65_534), Some(65_534)).expect("tests run as root");
+    drop(store);
+    let shown = place.emulator(&["confirm", "--usage"]);
+    assert_eq!(shown.code, 1, "{}", shown.err);
+    assert!(
+        shown.out.contains("physics/2026-11: cpu at emulated from 50.00 (told) to 0.05 (now)"),
+        "{}",
+        shown.out
+    );
+    let word = place.path("emulator/state.confirmed-usage");
+    assert!(!word.exists(), "nothing is allowed by looking");
+    let other = place.emulator(&["confirm", "--usage", "biology/2026-11"]);
+    assert_eq!(other.code, 2);
+    assert!(other.err.contains("what waits is physics/2026-11"), "{}", other.err);
+    let done = place.emulator(&["confirm", "--usage", "physics/2026-11"]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let written: Value =
+        serde_json::from_str(&std::fs::read_to_string(&word).expect("a word")).expect("JSON");
+    assert_eq!(written, cycle["held_usage"]);
+    let file = std::fs::metadata(&word).expect("a word");
+    let (owner, mode) =
+        (std::os::unix::fs::MetadataExt::uid(&file), std::os::unix::fs::MetadataExt::mode(&file));
+    assert_eq!((owner, mode & 0o777), (65_534, 0o600), "the agent's user can read what root has written");
+    for wrong in [&["confirm"][..], &["confirm", "abc", "--usage", "physics/2026-11"][..]] {
+        assert_eq!(place.emulator(wrong).code, 2, "{wrong:?}");
+    }
 }
 
 /// A configuration on the real Slurm: one local budget without TRES billing, so that no weights are compared.
@@ -502,6 +587,7 @@ fn check_on_a_real_slurm_finds_what_is_in_order_and_what_is_not() {
 #[test]
 fn a_real_sacctmgr_takes_what_explain_says_to_type_and_to_take_back() {
     let Some(lab) = Lab::find() else { return };
+    lab.forget(&["cli_by_hand"]);
     lab.accounts(&["cli_by_hand"], "acc_top");
     let place = Place::new();
     let config = on_lab(&place, &lab, "cli_by_hand", "");

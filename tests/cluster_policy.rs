@@ -124,6 +124,7 @@ async fn a_policy_made_with_the_verb_governs_an_account_from_normal_to_blocked_a
         );
         return;
     }
+    lab.forget(&[ACCOUNT]);
     lab.accounts(&[ACCOUNT], "root");
     // 4 cpu-hours a month; the portal lives now, evaluates when usage arrives, and has no policy yet.
     let state = json!({

@@ -155,7 +155,7 @@ fn every_scenario_reads_on_a_real_slurm_as_it_is_written_down_and_every_program_
     let Some(lab) = Lab::find() else { return };
     let scripts = scripts();
     let prefixes: Vec<&str> = scripts.iter().map(|script| script.prefix.as_str()).collect();
-    body::forget(&lab, &prefixes);
+    lab.forget(&prefixes);
     let (alone, together): (Vec<Script>, Vec<Script>) =
         scripts.into_iter().partition(Script::deletes_accounts);
     let mut problems = each(&together, |script| on_both(script, &lab));

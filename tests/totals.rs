@@ -14,7 +14,7 @@ use slurm_site_agent::core::name::ClusterName;
 use slurm_site_agent::core::time::{Epoch, Window};
 use slurm_site_agent::core::tres::Tres;
 use slurm_site_agent::slurm::{Answer, Runner};
-use slurm_site_agent::store::Collection;
+use slurm_site_agent::store::{Collected, Collection};
 use support::{Site, at};
 
 const CONFIG: &str = "[cluster]\nname = \"lab\"\n[store]\npath = \"FOLDER/state.db\"\n";
@@ -76,6 +76,8 @@ proptest! {
                 now,
                 watermark: Some(now),
                 records: &records,
+                before: Collected::default(),
+                more: false,
                 suspended: &suspended,
                 rejected: 0,
                 reject_samples: Vec::new(),

@@ -12,11 +12,14 @@ use super::orders::Orders;
 use super::summary::{self, CycleSummary};
 use crate::config::{Config, Enforcement, LOCAL_SOURCE};
 use crate::core::allocation::Allocation;
+use crate::core::component::{ComponentName, Components};
 use crate::core::desired::Wish;
-use crate::core::evaluate::{Decided, Decision, Level, Lever, QosRules};
+use crate::core::evaluate::{Decided, Decision, Level, Lever, QosRules, weight_of};
 use crate::core::exact::Exact;
 use crate::core::name::{AccountName, SourceName};
+use crate::core::policy::Policy;
 use crate::core::time::Epoch;
+use crate::core::tres::Tres;
 
 /// Percentages that differ by at most so many points are taken as equal: the server counts what it was last told, in amounts
 /// of two decimals.
@@ -37,6 +40,9 @@ pub struct Disagreement {
     pub server: String,
     /// Since when they differ.
     pub since: Epoch,
+    /// Why, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
 }
 
 impl Disagreement {
@@ -47,14 +53,15 @@ impl Disagreement {
     /// For people.
     pub fn finding(&self, config: &Config) -> String {
         format!(
-            "account {} since {}: {} is {} here and {} at {} (enforcement = \"{}\")",
+            "account {} since {}: {} is {} here and {} at {} (enforcement = \"{}\"){}",
             self.account,
             self.since,
             self.about,
             self.agent,
             self.server,
             self.source,
-            enforcement(config, &self.source).as_str()
+            enforcement(config, &self.source).as_str(),
+            self.because.as_ref().map_or(String::new(), |why| format!(": {why}"))
         )
     }
 }
@@ -68,7 +75,8 @@ pub fn enforcement(config: &Config, source: &SourceName) -> Enforcement {
         .sources
         .iter()
         .find(|known| known.name == *source)
-        .map(|known| known.enforcement)
+        .and_then(|known| known.policies())
+        .map(|policies| policies.enforcement)
         .unwrap_or_default()
 }
 
@@ -248,13 +256,19 @@ pub fn compare(
             found.extend(of_it.iter().filter_map(|decided| percentage(decided, &logs, now)));
         }
     }
+    let policies = facts.offers.iter().flat_map(|offer| &offer.policies);
+    let policies: HashMap<&str, &Policy> =
+        policies.rev().map(|policy| (policy.id.as_str(), policy)).collect();
     let mut by_account: HashMap<(&SourceName, &AccountName), Vec<&Decided>> = HashMap::new();
     for decided in decisions.iter().filter_map(Decision::decided) {
         by_account.entry((&decided.source, &decided.account)).or_default().push(decided);
     }
     for wish in orders.standing.iter().chain(orders.new.iter().map(|order| &order.wish)) {
         for decided in by_account.get(&(&wish.source, &wish.account)).into_iter().flatten() {
-            found.extend(numbers(decided, wish, now));
+            let policy = policies.get(decided.policy.as_str());
+            let why =
+                policy.and_then(|p| weights_apart(p, decided.components.keys(), &agent.config.components));
+            found.extend(numbers(decided, wish, why, now));
         }
     }
     let before: Option<(CycleSummary, Epoch)> = agent.store.last_report(summary::CYCLE)?;
@@ -290,8 +304,31 @@ fn percentage(decided: &Decided, logs: &Evaluations, now: Epoch) -> Option<Disag
     })
 }
 
-/// What a command asks for against what the agent computed itself.
-fn numbers(decided: &Decided, wish: &Wish, now: Epoch) -> Vec<Disagreement> {
+/// What is said of components whose weight the server does not find: it matches keys with component types by their letters
+/// alone, in any case, while the agent also takes `GRES/gpu` for `gpu` and `Mem` for `ram`. `None` where both find the same, or
+/// billing is off.
+pub fn weights_apart<'a>(
+    policy: &Policy,
+    components: impl Iterator<Item = &'a ComponentName>,
+    known: &Components,
+) -> Option<String> {
+    let missed = |name: &&ComponentName| {
+        let tres = known.get(name).map(|component| &component.tres);
+        let differs = weight_of(&policy.weights, name, tres) != weight_of(&policy.weights, name, None);
+        policy.billing && differs
+    };
+    let missed: Vec<&str> = components.filter(missed).map(|name| name.as_str()).collect();
+    (!missed.is_empty()).then(|| {
+        format!(
+            "the server finds no weight for {0}: it counts nothing for it in its billing limits, which are therefore stricter, \
+             and its plain amount in percentages; have the policy's weights call it {0}",
+            missed.join(", ")
+        )
+    })
+}
+
+/// What a command asks for against what the agent computed itself. `why` is what is known of their weights.
+fn numbers(decided: &Decided, wish: &Wish, why: Option<String>, now: Epoch) -> Vec<Disagreement> {
     let mut found = Vec::new();
     if let Some(theirs) = wish.fairshare.filter(|theirs| *theirs != decided.fairshare) {
         let (ours, theirs) = (decided.fairshare.to_string(), theirs.to_string());
@@ -302,7 +339,9 @@ fn numbers(decided: &Decided, wish: &Wish, now: Epoch) -> Vec<Disagreement> {
             let ours = decided.limits.get(kind).and_then(|limits| limits.get(tres));
             if let Some(ours) = ours.filter(|ours| *ours != theirs) {
                 let about = format!("{kind} of {tres}");
-                found.push(difference(decided, &about, ours.to_string(), theirs.to_string(), now));
+                let one = difference(decided, &about, ours.to_string(), theirs.to_string(), now);
+                let because = why.clone().filter(|_| *tres == Tres::billing());
+                found.push(Disagreement { because, ..one });
             }
         }
     }
@@ -317,5 +356,6 @@ fn difference(decided: &Decided, about: &str, agent: String, server: String, now
         agent,
         server,
         since: now,
+        because: None,
     }
 }

@@ -4,7 +4,8 @@
 //! Nothing is charged twice: a record is sent again under its LocalRecordID until the server has answered, and replaces
 //! itself there. Nothing is dropped: what is refused stays `failed` until its map is mended or an operator speaks.
 
-mod read_back;
+pub mod projects;
+pub mod read_back;
 mod storage;
 pub mod words;
 
@@ -17,10 +18,11 @@ use super::step::Step;
 use crate::core::amie::{
     Compute, Detail, Held, Kind, Record, Reporting, Verdict, readable_name, record_id, settle,
 };
+use crate::core::exact::Exact;
 use crate::core::job::JobRecord;
 use crate::core::time::Epoch;
 use crate::slurm::JobLabel;
-use crate::store::{AmieMark, AmieRow, JobChange};
+use crate::store::{AmieMark, AmieRow, FORGOTTEN, JobChange};
 
 pub use read_back::{ReadBack, read_back};
 
@@ -47,7 +49,8 @@ pub struct Made {
 pub async fn make(agent: &mut Agent, now: Epoch) -> Result<Made, AgentError> {
     let mut made = Made::default();
     let Some(amie) = agent.config.amie.clone() else { return Ok(made) };
-    let rules = amie.reporting(&agent.config.cluster.time_zone);
+    let mut rules = amie.reporting(&agent.config.cluster.time_zone);
+    rules.mapping.granted = projects::known(agent)?;
     let fingerprint = fingerprint(&format!("{rules:?}"));
     if agent.store.get_cursor(RULES_CURSOR)? != Some(fingerprint) {
         // Other rules may mean other jobs: look at all again. The fingerprint comes last, so that a crash repeats this.
@@ -65,7 +68,7 @@ pub async fn make(agent: &mut Agent, now: Epoch) -> Result<Made, AgentError> {
         if jobs.is_empty() {
             break;
         }
-        match changes(agent, &rules, jobs).await? {
+        match changes(agent, &rules, jobs, &mut made).await? {
             Ok(changes) => {
                 let stored = agent.store.put_amie(&changes, Some((CURSOR, last)), now)?;
                 made.made += stored.new + stored.restated;
@@ -77,7 +80,7 @@ pub async fn make(agent: &mut Agent, now: Epoch) -> Result<Made, AgentError> {
             }
         }
     }
-    let (stored, findings) = storage::make(agent, &amie, &rules, now)?;
+    let (stored, findings) = storage::make(agent, &amie, &rules, false, now).await?;
     made.made += stored;
     made.findings.extend(findings);
     made.made += words::carry_out(agent, now, &mut made.findings)?;
@@ -97,8 +100,11 @@ async fn changes(
     agent: &mut Agent,
     rules: &Reporting,
     jobs: Vec<JobRecord>,
+    made: &mut Made,
 ) -> Result<Result<Vec<JobChange>, String>, AgentError> {
     let Some(amie) = agent.config.amie.clone() else { return Ok(Ok(Vec::new())) };
+    let forgotten = agent.store.last_success(FORGOTTEN)?;
+    let mut too_old = 0;
     let mut looked_at: Vec<(JobRecord, Verdict, Vec<Held>)> = Vec::new();
     for job in jobs {
         let verdict = rules.records(&job);
@@ -109,7 +115,20 @@ async fn changes(
             _ => Vec::new(),
         };
         let held = agent.store.amie_held(&job.key, &record_id(&job), &ids)?;
+        let before = |end: Epoch| forgotten.is_some_and(|forgotten| end < forgotten);
+        if held.is_empty() && job.end.is_some_and(before) && !agent.store.amie_waits(&job.key)? {
+            // It may have been told, and what was told so long ago is no longer known.
+            too_old += usize::from(!matches!(verdict, Verdict::Nothing | Verdict::NotMeant));
+            looked_at.push((job, Verdict::NotMeant, held));
+            continue;
+        }
         looked_at.push((job, verdict, held));
+    }
+    if let Some(forgotten) = forgotten.filter(|_| too_old > 0) {
+        made.findings.push(format!(
+            "{too_old} jobs that ended before {forgotten} are new in the ledger and are not told to AMIE: what was told of \
+             those days is forgotten (amie.keep_records)"
+        ));
     }
     let unlabelled = |(job, verdict, held): &&(JobRecord, Verdict, Vec<Held>)| {
         matches!(verdict, Verdict::Records(_)) && compute_of(held, &record_id(job)).is_none()
@@ -124,21 +143,43 @@ async fn changes(
     };
     let mut changes = Vec::new();
     for (job, verdict, held) in looked_at {
-        let (key, ended) = (job.key.clone(), job.end);
-        let (records, waits) = match verdict {
+        let mut change = JobChange {
+            key: job.key.clone(),
+            ended: job.end,
+            account: None,
+            records: Vec::new(),
+            waits: None,
+        };
+        // Told for another account than the job has now: that one no longer pays, whoever does.
+        let moved = held.iter().any(|held| !held.account.is_empty() && job.account != held.account);
+        let charged = held.iter().any(|held| held.record.amount() != Some(Exact::ZERO));
+        match verdict {
             Verdict::Records(mut desired) => {
                 name(agent, &job, &labels, &held, &mut desired)?;
-                (settle(&held, desired, amie.corrections), None)
+                change.records = settle(&held, desired, amie.corrections);
+                change.account = Some(job.account.to_string());
             }
-            Verdict::Nothing => (settle(&held, Vec::new(), amie.corrections), None),
-            Verdict::NotMeant => (Vec::new(), None),
-            // What was told already is not waiting.
-            Verdict::Waits(_) if !held.is_empty() => (Vec::new(), None),
-            Verdict::Waits(waits) => (Vec::new(), Some((waits.reason, waits.what))),
-        };
-        changes.push(JobChange { key, ended, records, waits });
+            Verdict::Nothing => change.records = settle(&held, Vec::new(), amie.corrections),
+            Verdict::NotMeant | Verdict::Waits(_) if moved => {
+                change.records = settle(&held, Vec::new(), amie.corrections);
+                change.account = Some(job.account.to_string());
+                change.waits = waiting(verdict);
+            }
+            Verdict::NotMeant => {}
+            // What was told and stays is not waiting.
+            Verdict::Waits(_) if charged => {}
+            Verdict::Waits(_) => change.waits = waiting(verdict),
+        }
+        changes.push(change);
     }
     Ok(Ok(changes))
+}
+
+fn waiting(verdict: Verdict) -> Option<(String, String)> {
+    match verdict {
+        Verdict::Waits(waits) => Some((waits.reason, waits.what)),
+        _ => None,
+    }
 }
 
 fn compute_of<'a>(held: &'a [Held], id: &str) -> Option<&'a Compute> {

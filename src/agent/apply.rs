@@ -1,11 +1,11 @@
 //! Steps 8 to 11: each change with its intent stored first, then run, then proved by reading back.
 
+mod reset;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde::Serialize;
-use serde_json::json;
 
 use super::Agent;
 use super::error::{AgentError, chain};
@@ -13,15 +13,10 @@ use super::step::Step;
 use crate::core::association::Observed;
 use crate::core::class::Class;
 use crate::core::name::AccountName;
-use crate::core::plan::{Because, Change, Outcome, PlannedChange, settled};
+use crate::core::plan::{Because, Change, Outcome, PlannedChange, halves, settled};
 use crate::core::time::Epoch;
 use crate::slurm::{Applied, SlurmError};
 use crate::store::{Intent, IntentId};
-
-/// How often the raw usage is looked at after a reset: slurmctld answers before it has acted.
-const RESET_LOOKS: u32 = 20;
-/// Wait between two looks.
-const RESET_WAIT: Duration = Duration::from_millis(250);
 
 /// A change and what became of it, for people.
 #[derive(Debug, Clone, Serialize)]
@@ -64,24 +59,28 @@ impl Made {
     }
 }
 
-/// Applies the changes: resets, then rows of users, then accounts.
-pub async fn apply(agent: &mut Agent, changes: &[PlannedChange], now: Epoch) -> Result<Made, AgentError> {
+/// Applies the changes: resets, then rows of users, then accounts. `before`: the accounts that the plan was made from.
+pub async fn apply(
+    agent: &mut Agent,
+    changes: &[PlannedChange],
+    before: &Observed,
+    now: Epoch,
+) -> Result<Made, AgentError> {
     let mut made = Made::default();
-    let mut modifies = Vec::new();
-    for planned in changes {
+    let (mut resets, mut users, mut accounts) = (Vec::new(), Vec::new(), Vec::new());
+    for planned in changes.iter().cloned() {
         match &planned.change {
-            Change::ResetRawUsage { account, .. } => {
-                let (state, may_pass) = reset(agent, planned, account, now).await?;
-                made.put(state, may_pass);
-            }
-            Change::Accounts { .. } | Change::User { .. } => modifies.push(planned),
+            Change::ResetRawUsage { account, .. } => resets.push((account.clone(), planned)),
+            Change::User { .. } | Change::Users { .. } => users.push(planned),
+            Change::Accounts { .. } => accounts.push(planned),
         }
     }
-    // Rows of users come first and one after the other; Slurm would refuse the account before them.
-    let (users, accounts): (Vec<&PlannedChange>, Vec<&PlannedChange>) =
-        modifies.into_iter().partition(|planned| matches!(planned.change, Change::User { .. }));
-    let mut ran = run(agent, &users, 1, now).await?;
-    ran.extend(run(agent, &accounts, agent.config.limits.apply_parallel_max, now).await?);
+    for (state, may_pass) in reset::reset_all(agent, resets, before, now).await? {
+        made.put(state, may_pass);
+    }
+    // Rows of users come first: Slurm would refuse the account before them.
+    let mut ran = run_and_halve(agent, users, now).await?;
+    ran.extend(run_and_halve(agent, accounts, now).await?);
     if ran.is_empty() {
         return Ok(made);
     }
@@ -96,36 +95,80 @@ pub async fn apply(agent: &mut Agent, changes: &[PlannedChange], now: Epoch) -> 
         }
     };
     Step::ReadBack.passed();
-    for (id, planned, result) in ran {
+    for Ran { id, planned, result } in ran {
         let outcome = judge(&planned.change, &result, made.observed.as_ref());
         agent.store.settle_intent(id, &outcome, &[], &[], now)?;
         Step::Settled.passed();
-        let argv = agent.slurm.argv(&planned.change).to_string();
-        tracing::info!(argv, outcome = ?outcome, "change");
-        let state = ChangeState {
-            argv,
-            change: planned.change.clone(),
-            because: planned.because.clone(),
-            outcome: Some(outcome),
-        };
+        let state = state(agent, planned, outcome);
+        tracing::info!(argv = state.argv, outcome = ?state.outcome, "change");
         made.put(state, may_pass(&result));
     }
     Ok(made)
 }
 
-type Ran<'a> = (IntentId, &'a PlannedChange, Result<Applied, SlurmError>);
+fn state(agent: &Agent, planned: PlannedChange, outcome: Outcome) -> ChangeState {
+    let argv = agent.slurm.argv(&planned.change).to_string();
+    ChangeState { argv, change: planned.change, because: planned.because, outcome: Some(outcome) }
+}
 
-/// Stores the intents, then runs the changes, at most `parallel` at one time.
-async fn run<'a>(
+/// A change that was run.
+struct Ran {
+    id: IntentId,
+    planned: PlannedChange,
+    result: Result<Applied, SlurmError>,
+}
+
+impl Ran {
+    /// Slurm's words, where it refused the change as a whole.
+    fn refusal(&self) -> Option<&str> {
+        let applied = self.result.as_ref().ok().filter(|applied| !applied.may_pass)?;
+        applied.complaint.as_deref().filter(|_| applied.echoed.is_empty())
+    }
+}
+
+/// Runs the changes. One association that Slurm refuses keeps all others of its modify from being changed: a refused group is
+/// run again as two halves, and so on, until what is refused stands alone. Where both halves are refused in the same words it
+/// is not about one of them (a QOS that does not exist, no right to change anything), and there is no more halving.
+async fn run_and_halve(
     agent: &mut Agent,
-    changes: &[&'a PlannedChange],
-    parallel: usize,
+    changes: Vec<PlannedChange>,
     now: Epoch,
-) -> Result<Vec<Ran<'a>>, AgentError> {
+) -> Result<Vec<Ran>, AgentError> {
+    let mut done = Vec::new();
+    let mut more = agent.config.limits.changes_max;
+    let mut wave = run(agent, changes, now).await?;
+    let mut is_of_halves = false;
+    while !wave.is_empty() {
+        let words: Vec<Option<String>> = wave.iter().map(|ran| ran.refusal().map(str::to_owned)).collect();
+        let mut next = Vec::new();
+        for (place, ran) in wave.into_iter().enumerate() {
+            let alone = !is_of_halves || words[place ^ 1] != words[place];
+            match &words[place] {
+                Some(reason) if alone && next.len() + 2 <= more => match halves(&ran.planned) {
+                    Some(halves) => {
+                        let outcome = Outcome::Refused { reason: format!("{reason}; run again in halves") };
+                        agent.store.settle_intent(ran.id, &outcome, &[], &[], now)?;
+                        tracing::info!(argv = agent.slurm.argv(&ran.planned.change).to_string(), outcome = ?outcome, "change");
+                        next.extend(halves);
+                    }
+                    None => done.push(ran),
+                },
+                _ => done.push(ran),
+            }
+        }
+        more -= next.len();
+        is_of_halves = true;
+        wave = run(agent, next, now).await?;
+    }
+    Ok(done)
+}
+
+/// Stores the intents, then runs the changes, several at one time.
+async fn run(agent: &mut Agent, changes: Vec<PlannedChange>, now: Epoch) -> Result<Vec<Ran>, AgentError> {
     let mut intended = Vec::new();
     for planned in changes {
         let argv = typed(agent, &planned.change);
-        intended.push((agent.store.put_intent(planned, &argv, None, now)?, *planned));
+        intended.push((agent.store.put_intent(&planned, &argv, None, now)?, planned));
     }
     if !intended.is_empty() {
         Step::Intended.passed();
@@ -134,9 +177,10 @@ async fn run<'a>(
     let runs = intended.into_iter().map(|(id, planned)| async move {
         let result = slurm.apply(&planned.change).await;
         Step::Ran.passed();
-        (id, planned, result)
+        Ran { id, planned, result }
     });
-    Ok(futures_util::stream::iter(runs).buffered(parallel.max(1)).collect().await)
+    let parallel = agent.config.limits.apply_parallel_max.max(1);
+    Ok(futures_util::stream::iter(runs).buffered(parallel).collect().await)
 }
 
 fn typed(agent: &Agent, change: &Change) -> Vec<String> {
@@ -165,77 +209,6 @@ fn judge(change: &Change, result: &Result<Applied, SlurmError>, observed: Option
         }
         None => Outcome::Unknown { reason: words.unwrap_or_else(|| "it could not be read back".to_owned()) },
     }
-}
-
-/// Zeroes the raw usage of one account and proves it in sshare.
-async fn reset(
-    agent: &mut Agent,
-    planned: &PlannedChange,
-    account: &AccountName,
-    now: Epoch,
-) -> Result<(ChangeState, bool), AgentError> {
-    let argv = agent.slurm.argv(&planned.change).to_string();
-    let state = |outcome| ChangeState {
-        argv: argv.clone(),
-        change: planned.change.clone(),
-        because: planned.because.clone(),
-        outcome: Some(outcome),
-    };
-    let before = match raw_usage(agent, account).await {
-        Ok(before) => before,
-        Err(reason) => return Ok((state(Outcome::Unknown { reason }), true)),
-    };
-    let typed = typed(agent, &planned.change);
-    let counters = json!({ "raw_usage": before });
-    let id = agent.store.put_intent(planned, &typed, Some(&counters), now)?;
-    Step::Intended.passed();
-    let (outcome, may_pass) = if before == 0 {
-        (Outcome::AlreadyInEffect, false)
-    } else {
-        let result = agent.slurm.apply(&planned.change).await;
-        Step::Ran.passed();
-        (look_at_reset(agent, account, before, &result).await, may_pass(&result))
-    };
-    agent.store.settle_intent(id, &outcome, &[], &[], now)?;
-    Step::Settled.passed();
-    tracing::info!(argv, outcome = ?outcome, "reset of raw usage");
-    Ok((state(outcome), may_pass))
-}
-
-/// Waits until sshare shows that a reset has been made.
-async fn look_at_reset(
-    agent: &Agent,
-    account: &AccountName,
-    before: u64,
-    result: &Result<Applied, SlurmError>,
-) -> Outcome {
-    let words = match result {
-        Ok(applied) => applied.complaint.clone(),
-        Err(error) => Some(chain(error)),
-    };
-    for look in 0..RESET_LOOKS {
-        match raw_usage(agent, account).await {
-            Ok(now) if now < before => {
-                Step::ReadBack.passed();
-                return Outcome::Applied;
-            }
-            Ok(_) if words.is_some() => break,
-            Ok(_) if look + 1 < RESET_LOOKS => agent.clock.wait(RESET_WAIT).await,
-            Ok(_) => {}
-            Err(reason) => return Outcome::Unknown { reason },
-        }
-    }
-    match words {
-        Some(reason) => Outcome::Refused { reason },
-        None => Outcome::Unknown { reason: format!("sshare still shows a raw usage of {before} or more") },
-    }
-}
-
-async fn raw_usage(agent: &Agent, account: &AccountName) -> Result<u64, String> {
-    let all = agent.slurm.raw_usage().await.map_err(|error| chain(&error))?;
-    all.get(account)
-        .map(|usage| usage.raw_usage)
-        .ok_or_else(|| format!("sshare does not show account {account}"))
 }
 
 /// Looks at intents that a crash or an outage left open, before anything is run again. A change is settled by what is

@@ -139,7 +139,7 @@ async fn split_edges(agent: &Agent, window: Window, now: Epoch) -> Result<Suspen
             }
         })?;
         if !crossing.is_empty() {
-            known.extend(agent.slurm.suspended_before(&crossing, edge).await?);
+            known.extend(agent.slurm.suspended_before(&crossing, edge, now).await?);
         }
     }
     Ok(SuspensionEdges::new(&known))

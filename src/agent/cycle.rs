@@ -13,7 +13,7 @@ use super::amie;
 use super::apply::{self, ChangeState, Made};
 use super::deliver::{self, DeliveryState};
 use super::error::{AgentError, chain};
-use super::facts::{self, Facts, SourceState};
+use super::facts::{self, Asking, Facts, SourceState};
 use super::judge::{self, Grounds, Periods, Totals};
 use super::ledger::{self, CollectionState};
 use super::orders::{self, CommandSettled, Orders};
@@ -42,6 +42,9 @@ pub struct Ask {
     pub deep: bool,
     /// Leave the usage reports for their own schedule.
     pub no_reports: bool,
+    /// Ask only the sources that said that they have changed, and deliver nothing: what they want is to be in force at
+    /// once.
+    pub stirred: bool,
 }
 
 /// What a cycle found and did.
@@ -147,7 +150,8 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
     };
 
     // 1 what the sources say
-    let facts = facts::fetch(agent, now).await?;
+    let asking = if ask.stirred { Asking::Stirred } else { Asking::Everyone };
+    let facts = facts::fetch_from(agent, asking, now).await?;
     Step::Fetched.passed();
     let previous_s = i64::try_from(agent.config.reports.previous_period.as_secs()).unwrap_or(i64::MAX);
     let periods = Periods::of(&facts, now, &agent.config.cluster.time_zone, previous_s)?;
@@ -174,13 +178,15 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
     report.findings.extend(report.held_usage.iter().map(shrink::HeldUsage::finding));
     report.sources = facts.states;
     // 12 tell
-    if !ask.dry_run {
+    if !ask.dry_run && !ask.stirred {
         let amie = amie::make(agent, now).await?;
         report.enqueued += amie.made;
         report.findings.extend(amie.findings);
         report.delivered = deliver::deliver(agent, now).await?;
         report.delivered.extend(amie::deliver(agent, now).await?);
         report.findings.extend(amie::read_back(agent, now, false).await?.findings);
+    }
+    if !ask.dry_run {
         agent.store.put_report(summary::CYCLE, &CycleSummary::of(&report), now)?;
     }
     agent.store.rest()?;
@@ -301,7 +307,7 @@ async fn govern(
         return Ok(());
     }
     // 8 to 11 apply, read back, settle
-    let mut made = apply::apply(agent, &plan.changes, now).await?;
+    let mut made = apply::apply(agent, &plan.changes, &observed, now).await?;
     leave_open(agent, &plan, &mut made)?;
     if let Some(after) = made.observed.take() {
         observed = after;

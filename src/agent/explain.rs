@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Agent;
+use super::counters;
 use super::cycle::{Ask, CycleReport, Weighed, cycle};
-use super::error::AgentError;
+use super::error::{AgentError, chain};
 use super::facts;
 use super::outlook::{Outlook, Outlooks, outlooks};
 use crate::core::association::{Assignments, Limit, Observed, ObservedAssociation, Share};
@@ -26,6 +27,8 @@ pub struct Explained {
     pub report: CycleReport,
     /// The numbers.
     pub outlooks: Outlooks,
+    /// Slurm's counters that keep jobs waiting although the budget is not used up.
+    pub older: Vec<String>,
 }
 
 /// Runs the cycle for one account up to its plan.
@@ -35,7 +38,34 @@ pub async fn explain(agent: &mut Agent, account: &AccountName) -> Result<Explain
     let facts = facts::fetch(agent, report.at).await?;
     let observed = report.weighed.as_ref().map(|weighed| &weighed.observed);
     let outlooks = outlooks(agent, &facts, observed, report.at)?;
-    Ok(Explained { report, outlooks })
+    let older = older_than_budget(agent, account, &report).await;
+    Ok(Explained { report, outlooks, older })
+}
+
+/// What is said where raw usage leaves no room under the limit that is wanted, although no source has the account blocked.
+async fn older_than_budget(agent: &Agent, account: &AccountName, report: &CycleReport) -> Vec<String> {
+    let of_it = report.decisions.iter().filter_map(|decision| decision.decided());
+    let blocked = of_it.filter(|decided| decided.account == *account).any(|d| d.level == Level::Blocked);
+    let wanted = report.weighed.as_ref().and_then(|weighed| weighed.wanted.get(account));
+    let limits = wanted.and_then(|wanted| wanted.limits.get(&LimitType::GrpTRESMins));
+    let Some(limits) = limits.filter(|_| !blocked) else { return Vec::new() };
+    let counters = match agent.slurm.raw_usage().await {
+        Ok(counters) => counters,
+        Err(error) => {
+            return vec![format!("raw usage could not be compared with the limits: {}", chain(&error))];
+        }
+    };
+    let Some(counter) = counters.get(account) else {
+        return vec![format!("account {account}: its raw usage is not known")];
+    };
+    let remedy = counters::remedy(account, &agent.config.cluster.name);
+    let found = counters::used_up(limits, counter).into_iter();
+    found
+        .map(|reached| {
+            let found = counters::finding(account, &reached);
+            format!("{found}: its jobs wait although the budget is not used up; to begin anew run: {remedy}")
+        })
+        .collect()
 }
 
 /// One who asks for a value of a field.
@@ -227,6 +257,14 @@ fn undo(slurm: &Slurm, change: &Change, observed: &Observed) -> Vec<String> {
             .into_iter()
             .collect()
         }
+        Change::Users { users, accounts, set } => accounts
+            .iter()
+            .flat_map(|account| users.iter().map(move |user| (user, account)))
+            .flat_map(|(user, account)| {
+                let one = Change::User { user: user.clone(), account: account.clone(), set: set.clone() };
+                undo(slurm, &one, observed)
+            })
+            .collect(),
         Change::ResetRawUsage { account, .. } => {
             vec![format!("(the raw usage of {account} cannot be given back once it is reset)")]
         }

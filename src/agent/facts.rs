@@ -3,11 +3,15 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Agent;
+use super::amie::projects;
 use super::error::{AgentError, chain};
+use super::quotas::{self, QuotaOffer};
+use super::summary::{self, CycleSummary};
 use crate::central::CentralError;
-use crate::config::LOCAL_SOURCE;
+use crate::config::{Config, LOCAL_SOURCE};
 use crate::core::allocation::Allocation;
 use crate::core::command::{Command, CommandKind};
 use crate::core::name::SourceName;
@@ -37,6 +41,9 @@ pub struct SourceState {
     pub policies: usize,
     /// Accepted allocations.
     pub allocations: usize,
+    /// Accepted quotas.
+    #[serde(default)]
+    pub quotas: usize,
     /// When it last answered in full.
     pub answered: Option<Epoch>,
     /// Why it did not answer now.
@@ -50,56 +57,111 @@ pub struct SourceState {
 /// Everything of step 1.
 #[derive(Debug, Default)]
 pub struct Facts {
-    /// By source.
+    /// By source of policies.
     pub offers: Vec<Offer>,
+    /// By source of quotas, in the order of the configuration.
+    pub quotas: Vec<QuotaOffer>,
     /// For people.
     pub states: Vec<SourceState>,
+}
+
+/// Which sources are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asking {
+    /// All of them.
+    Everyone,
+    /// Those that said that they have changed; the others stand with what they said last.
+    Stirred,
 }
 
 /// Asks every source; one that does not answer stands with what it said last, and so does every source of an agent that
 /// asks no server.
 pub async fn fetch(agent: &mut Agent, now: Epoch) -> Result<Facts, AgentError> {
+    fetch_from(agent, Asking::Everyone, now).await
+}
+
+/// As [`fetch`], from fewer sources.
+pub async fn fetch_from(agent: &mut Agent, asking: Asking, now: Epoch) -> Result<Facts, AgentError> {
     let mut facts = Facts::default();
-    let names: Vec<SourceName> = agent.config.sources.iter().map(|source| source.name.clone()).collect();
-    for name in names {
-        let (mut notices, mut error) = (Vec::new(), None);
-        if let Some(place) = agent.centrals.iter().position(|central| central.name == name) {
-            match ask(agent, place).await {
-                Ok((snapshot, said)) => {
-                    notices = said;
-                    agent.store.put_snapshot(&name, &snapshot, now)?;
-                    for policy in &snapshot.policies {
-                        let received =
-                            receive(agent, place, policy, &snapshot.allocations, now, &mut notices).await?;
-                        if let Err(failed) = received {
-                            error = Some(failed);
-                        }
-                    }
-                }
-                Err(failed) => {
-                    tracing::warn!(source = %name, error = chain(&failed), "a source did not answer; what it said last stands");
-                    error = Some(chain(&failed));
-                }
+    let before = match asking {
+        Asking::Everyone => Vec::new(),
+        Asking::Stirred => last_states(agent)?,
+    };
+    for source in agent.config.sources.clone() {
+        let asked = asking == Asking::Everyone || agent.stirred.contains(&source.name);
+        let mut state = match source.policies() {
+            Some(_) => {
+                let (offer, state) = offer(agent, &source.name, asked, now).await?;
+                facts.offers.push(offer);
+                state
             }
-        }
-        let (snapshot, answered) = match agent.store.snapshot(&name)? {
-            Some((snapshot, at)) => (snapshot, Some(at)),
-            None => (Snapshot::default(), None),
+            None => {
+                let (offer, state) = quotas::offer(agent, &source, asked, now).await?;
+                facts.quotas.push(offer);
+                state
+            }
         };
-        let age_max_s = i64::try_from(agent.config.limits.facts_age_max.as_secs()).unwrap_or(i64::MAX);
-        let stale = answered
-            .filter(|at| now.since(*at) > age_max_s)
-            .map(|at| format!("source {name} has not answered since {at}; what is in force stays in force"));
-        facts.states.push(state(&name, &snapshot, answered, error, notices));
-        facts.offers.push(Offer {
-            source: name,
-            policies: snapshot.policies,
-            allocations: snapshot.allocations,
-            stale,
-        });
+        // Who was not asked stands as the last cycle that asked left it.
+        if !asked && let Some(last) = before.iter().find(|last| last.name == source.name) {
+            (state.error, state.notices) = (last.error.clone(), last.notices.clone());
+        }
+        facts.states.push(state);
     }
     facts.add_local(agent, now);
     Ok(facts)
+}
+
+fn last_states(agent: &Agent) -> Result<Vec<SourceState>, AgentError> {
+    let last: Option<(CycleSummary, Epoch)> = agent.store.last_report(summary::CYCLE)?;
+    Ok(last.map(|(summary, _)| summary.sources).unwrap_or_default())
+}
+
+async fn offer(
+    agent: &mut Agent,
+    name: &SourceName,
+    asked: bool,
+    now: Epoch,
+) -> Result<(Offer, SourceState), AgentError> {
+    let (mut notices, mut error) = (Vec::new(), None);
+    if let Some(place) = agent.centrals.iter().position(|central| asked && central.name == *name) {
+        match ask(agent, place).await {
+            Ok((snapshot, said, rows)) => {
+                notices = said;
+                let allocations = &snapshot.allocations;
+                projects::remember(agent, name, &rows, allocations, &mut notices, now)?;
+                agent.store.put_snapshot(name, &snapshot, now)?;
+                for policy in &snapshot.policies {
+                    let received =
+                        receive(agent, place, policy, &snapshot.allocations, now, &mut notices).await?;
+                    if let Err(failed) = received {
+                        error = Some(failed);
+                    }
+                }
+            }
+            Err(failed) => error = Some(unanswered(name, &failed)),
+        }
+    }
+    let (snapshot, answered) = match agent.store.snapshot(name)? {
+        Some((snapshot, at)) => (snapshot, Some(at)),
+        None => (Snapshot::default(), None),
+    };
+    let state = state(name, &snapshot, answered, error, notices);
+    let stale = answered.and_then(|at| too_old(&agent.config, name, at, now));
+    let (policies, allocations) = (snapshot.policies, snapshot.allocations);
+    Ok((Offer { source: name.clone(), policies, allocations, stale }, state))
+}
+
+/// Logs that a source did not answer, and gives the reason.
+pub(super) fn unanswered(name: &SourceName, failed: &CentralError) -> String {
+    tracing::warn!(source = %name, error = chain(failed), "a source did not answer; what it said last stands");
+    chain(failed)
+}
+
+/// Why what a source said at `at` decides nothing any more, when that is so.
+pub(super) fn too_old(config: &Config, name: &SourceName, at: Epoch, now: Epoch) -> Option<String> {
+    let age_max_s = i64::try_from(config.limits.facts_age_max.as_secs()).unwrap_or(i64::MAX);
+    (now.since(at) > age_max_s)
+        .then(|| format!("source {name} has not answered since {at}; what is in force stays in force"))
 }
 
 impl Facts {
@@ -119,6 +181,7 @@ impl Facts {
                 name: source,
                 policies: count,
                 allocations: count,
+                quotas: 0,
                 answered: Some(now),
                 error: None,
                 notices: Vec::new(),
@@ -149,6 +212,7 @@ fn state(
         name: name.clone(),
         policies: snapshot.policies.len(),
         allocations: snapshot.allocations.len(),
+        quotas: 0,
         answered,
         error,
         notices,
@@ -156,13 +220,14 @@ fn state(
     }
 }
 
-async fn ask(agent: &Agent, place: usize) -> Result<(Snapshot, Vec<String>), CentralError> {
+/// What the source says, its remarks, and its resources as it sent them.
+async fn ask(agent: &Agent, place: usize) -> Result<(Snapshot, Vec<String>, Vec<Value>), CentralError> {
     let client = &agent.centrals[place].client;
     let policies = client.fetch_policies().await?;
     let allocations = client.fetch_allocations().await?;
     let mut notices: Vec<String> = policies.notices.iter().map(ToString::to_string).collect();
     notices.extend(allocations.notices.iter().map(ToString::to_string));
-    Ok((Snapshot { policies: policies.value, allocations: allocations.value }, notices))
+    Ok((Snapshot { policies: policies.value, allocations: allocations.value }, notices, allocations.raw))
 }
 
 /// Puts the policy's commands into the inbox. At the first look old ones, and resets of whatever age, are taken as done by

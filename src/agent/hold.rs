@@ -1,7 +1,8 @@
-//! A plan that tightens too much waits; an operator's word is a file beside the store that names this very plan.
+//! A plan that tightens too much waits, and so do totals that would shrink; an operator's word is a file beside the store
+//! that names this very plan, or these very totals.
 
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::core::plan::PlannedChange;
@@ -28,9 +29,18 @@ pub fn is_confirmed(store: &Path, fingerprint: &str) -> bool {
 
 /// Writes the operator's word.
 pub fn confirm(store: &Path, fingerprint: &str) -> std::io::Result<()> {
+    write_word(store, &word(store), &format!("{fingerprint}\n"))
+}
+
+/// Writes a word for the agent to read: the file has the owner of the store, since an operator is root and the agent is not.
+pub(super) fn write_word(store: &Path, path: &Path, text: &str) -> std::io::Result<()> {
     let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(word(store))?;
-    writeln!(file, "{fingerprint}")?;
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let (owner, ours) = (std::fs::metadata(store)?, file.metadata()?);
+    if (owner.uid(), owner.gid()) != (ours.uid(), ours.gid()) {
+        std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    file.write_all(text.as_bytes())?;
     file.sync_all()
 }
 

@@ -5,7 +5,9 @@ pub mod agreement;
 pub mod amie;
 pub mod apply;
 pub mod audit;
+pub mod backfill;
 pub mod clock;
+pub mod counters;
 pub mod cycle;
 pub mod deliver;
 pub mod error;
@@ -18,6 +20,7 @@ pub mod notify;
 pub mod orders;
 pub mod outlook;
 pub mod preflight;
+pub mod quotas;
 pub mod schedule;
 pub mod shrink;
 pub mod signals;
@@ -25,6 +28,7 @@ pub mod step;
 pub mod summary;
 pub mod tell;
 pub mod verify;
+pub mod watch;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,17 +36,19 @@ use std::sync::Arc;
 use crate::central::amie::{AmieClient, AmieSettings};
 use crate::central::waldur::{WaldurClient, WaldurSettings};
 use crate::central::{Sleep, Surroundings};
-use crate::config::{Amie, Config, Source};
+use crate::config::{Amie, Config, PolicySource, Source};
 use crate::core::command::Mode;
 use crate::core::evaluate::{PartitionWeights, QosRules, Rules};
 use crate::core::name::SourceName;
 use crate::core::time::Epoch;
 use crate::slurm::{Processes, Runner, Slurm};
-use crate::store::{Retention, Store};
+use crate::store::{AmieRetention, Retention, Store};
 use clock::Clock;
 use error::AgentError;
+use quotas::QuotaServer;
+use watch::Stirred;
 
-/// A central server and its client.
+/// A central server with policies, and its client.
 pub struct Central {
     /// The source's name.
     pub name: SourceName,
@@ -56,8 +62,12 @@ pub struct Agent {
     pub config: Config,
     /// The way to Slurm.
     pub slurm: Slurm,
-    /// The way to the servers.
+    /// The way to the servers of policies.
     pub centrals: Vec<Central>,
+    /// The way to the servers of quotas.
+    pub quota_servers: Vec<QuotaServer>,
+    /// Which of those say that they have changed.
+    pub stirred: Stirred,
     /// The way to AMIE, where the site reports there.
     pub amie: Option<AmieClient>,
     /// What must not be forgotten.
@@ -85,27 +95,20 @@ pub struct Outside {
 impl Outside {
     /// Real programs, the machine's clock.
     pub fn real(config: &Config) -> Outside {
-        Outside {
-            runner: Runner::Processes(Processes {
-                bin_dir: config.cluster.bin_dir.clone(),
-                slurm_conf: config.cluster.slurm_conf.clone(),
-                timeout: config.cluster.timeout,
-                output_bytes_max: config.cluster.output_bytes_max,
-            }),
-            clock: Clock::System,
-            mode: Mode::Production,
-        }
+        Outside { runner: Runner::Processes(processes(config)), clock: Clock::System, mode: Mode::Production }
     }
 }
 
 impl Agent {
     /// Opens the edges: secrets are read, clients prepared; nothing is asked yet.
     pub fn new(config: Config, outside: Outside, store: Store) -> Result<Agent, AgentError> {
-        let (centrals, amie) = clients(&config, &outside.clock)?;
+        let Clients { centrals, quota_servers, amie } = clients(&config, &outside.clock)?;
         let slurm = Slurm::new(outside.runner, config.cluster.name.clone());
         Ok(Agent {
             slurm,
             centrals,
+            quota_servers,
+            stirred: Stirred::default(),
             amie,
             store,
             clock: outside.clock,
@@ -124,6 +127,8 @@ impl Agent {
         Agent {
             slurm,
             centrals: Vec::new(),
+            quota_servers: Vec::new(),
+            stirred: Stirred::default(),
             amie: None,
             store,
             clock,
@@ -141,14 +146,18 @@ impl Agent {
         amie_client(amie, clock)
     }
 
-    /// Goes on with another configuration: clients are made anew, store and clock stay. On an error everything stays as it was.
+    /// Goes on with another configuration: clients are made anew, store and clock stay, and so does a door to Slurm that is not
+    /// the configured one. On an error everything stays as it was.
     pub fn reconfigure(&mut self, config: Config) -> Result<(), AgentError> {
-        let (centrals, amie) = clients(&config, &self.clock)?;
-        if self.mode == Mode::Production {
-            let outside = Outside::real(&config);
-            self.slurm = Slurm::new(outside.runner, config.cluster.name.clone());
-        }
-        (self.centrals, self.amie, self.config) = (centrals, amie, config);
+        let Clients { centrals, quota_servers, amie } = clients(&config, &self.clock)?;
+        let runner = match self.slurm.runner() {
+            Runner::Processes(given) if *given == processes(&self.config) => {
+                Runner::Processes(processes(&config))
+            }
+            given => given.clone(),
+        };
+        self.slurm = Slurm::new(runner, config.cluster.name.clone());
+        (self.centrals, self.quota_servers, self.amie, self.config) = (centrals, quota_servers, amie, config);
         Ok(())
     }
 
@@ -171,7 +180,18 @@ impl Agent {
         if pruned.jobs > 0 {
             self.store.put_success(&covered, now.plus(-keep.jobs_s))?;
         }
-        tracing::info!(?pruned, "retention");
+        let records = match &self.config.amie {
+            Some(amie) => {
+                let before = now.plus(-seconds(amie.keep_records.max(self.config.store.keep_jobs)));
+                self.store.prune_amie(AmieRetention {
+                    records_before: before.min(oldest_needed),
+                    history_before: now.plus(-keep.history_s),
+                    accepted_is_settled: amie::read_back::tells_nothing(&self.store)?,
+                })?
+            }
+            None => 0,
+        };
+        tracing::info!(?pruned, amie_records = records, "retention");
         Ok(())
     }
 
@@ -192,16 +212,45 @@ impl Agent {
     }
 }
 
-/// The clients of all servers of a configuration; their secrets are read here.
-fn clients(config: &Config, clock: &Clock) -> Result<(Vec<Central>, Option<AmieClient>), AgentError> {
-    let centrals = config.sources.iter().map(|source| central(source, clock)).collect::<Result<_, _>>()?;
-    let amie = config.amie.as_ref().map(|amie| amie_client(amie, clock)).transpose()?;
-    Ok((centrals, amie))
+/// How a configuration has real programs run.
+fn processes(config: &Config) -> Processes {
+    Processes {
+        bin_dir: config.cluster.bin_dir.clone(),
+        slurm_conf: config.cluster.slurm_conf.clone(),
+        timeout: config.cluster.timeout,
+        output_bytes_max: config.cluster.output_bytes_max,
+    }
 }
 
-/// The client of one server; its token is read here. Nothing is asked yet.
+/// The clients of all servers.
+struct Clients {
+    centrals: Vec<Central>,
+    quota_servers: Vec<QuotaServer>,
+    amie: Option<AmieClient>,
+}
+
+/// The clients of all servers of a configuration; their secrets are read here.
+fn clients(config: &Config, clock: &Clock) -> Result<Clients, AgentError> {
+    let mut clients = Clients { centrals: Vec::new(), quota_servers: Vec::new(), amie: None };
+    for source in &config.sources {
+        match quotas::server(source, clock)? {
+            Some(server) => clients.quota_servers.push(server),
+            None => clients.centrals.push(central(source, clock)?),
+        }
+    }
+    clients.amie = config.amie.as_ref().map(|amie| amie_client(amie, clock)).transpose()?;
+    Ok(clients)
+}
+
+/// The client of a server of policies; its token is read here. Nothing is asked yet.
 pub fn central(source: &Source, clock: &Clock) -> Result<Central, AgentError> {
-    Ok(Central { name: source.name.clone(), client: waldur_client(source, clock)? })
+    let Some(policies) = source.policies() else {
+        let (name, kind) = (&source.name, source.kind.as_str());
+        return Err(AgentError::Asked(format!(
+            "source {name} is of kind {kind}, which has no policies; see `slurm-site-agent quota`"
+        )));
+    };
+    Ok(Central { name: source.name.clone(), client: waldur_client(source, policies, clock)? })
 }
 
 fn surroundings(clock: &Clock) -> Surroundings {
@@ -213,14 +262,18 @@ fn surroundings(clock: &Clock) -> Surroundings {
     Surroundings { clock: Arc::new(move || now.now()), jitter_seed: rand::random(), sleep }
 }
 
-fn waldur_client(source: &Source, clock: &Clock) -> Result<WaldurClient, AgentError> {
+fn waldur_client(
+    source: &Source,
+    policies: &PolicySource,
+    clock: &Clock,
+) -> Result<WaldurClient, AgentError> {
     let settings = WaldurSettings {
         name: source.name.clone(),
         url: source.url.to_string(),
         token: source.token.read()?,
         ca_file: source.ca_file.clone(),
         proxy: source.proxy.clone(),
-        offering: source.offering.clone(),
+        offering: policies.offering.clone(),
         timeout: source.timeout,
         response_bytes_max: usize::try_from(source.response_bytes_max).unwrap_or(usize::MAX),
         attempts_max: source.attempts_max,
@@ -249,3 +302,38 @@ fn amie_client(amie: &Amie, clock: &Clock) -> Result<AmieClient, AgentError> {
 const RESPONSE_BYTES_MAX: usize = 32 << 20;
 /// Tries of one request to AMIE in one cycle; the next cycle tries again.
 const ATTEMPTS_MAX: u32 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn written(bin_dir: &str) -> Config {
+        let text = format!(
+            "[cluster]\nname = \"lab\"\nbin_dir = {bin_dir:?}\n[store]\npath = \"/nowhere/state.db\"\n"
+        );
+        config::parse(&text, "test").unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    /// The door after a reload that changes `cluster.bin_dir`.
+    fn door_after_reload(given: Runner) -> Runner {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("state.db")).expect("a new store");
+        let outside =
+            Outside { runner: given, clock: Clock::manual(Epoch(1_795_337_204)), mode: Mode::Production };
+        let mut agent = Agent::new(written("/opt/old"), outside, store).expect("an agent");
+        agent.reconfigure(written("/opt/new")).expect("a configuration that works");
+        agent.slurm.runner().clone()
+    }
+
+    #[test]
+    fn a_reload_keeps_the_door_to_slurm_that_was_given_and_renews_the_configured_one() {
+        let silent = |_: &str, _: &[String], _: &_| Ok(crate::slurm::Answer::default());
+        assert!(matches!(door_after_reload(Runner::Emulated(Arc::new(silent))), Runner::Emulated(_)));
+        let given = Processes { bin_dir: "/opt/given".into(), ..processes(&written("/opt/old")) };
+        let kept = door_after_reload(Runner::Processes(given.clone()));
+        assert!(matches!(kept, Runner::Processes(kept) if kept == given));
+        let followed = door_after_reload(Outside::real(&written("/opt/old")).runner);
+        assert!(matches!(followed, Runner::Processes(now) if now == processes(&written("/opt/new"))));
+    }
+}

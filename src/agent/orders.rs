@@ -103,7 +103,7 @@ pub async fn sort(
         let waiting: Vec<Command> =
             pending.iter().filter(|command| command.source == offer.source).cloned().collect();
         let in_effect = agent.store.standing(&offer.source)?;
-        let in_effect = in_effect.into_iter().map(|(c, _)| (subject(&c), (c.issued, c.uuid))).collect();
+        let in_effect = in_effect.into_iter().map(|(c, _)| (subject(&c), (c.issue(), c.uuid))).collect();
         let limits = &agent.config.limits;
         let triage_facts = TriageFacts {
             now,

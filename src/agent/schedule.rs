@@ -1,4 +1,4 @@
-//! Wakes the daemon by the clock: poll, deep scan, audit and report.
+//! Wakes the daemon by the clock: poll, deep scan, audit and report. [`Bell`] is also what signals and watchers ring.
 //!
 //! A firing only raises a flag and wakes the one worker loop, so that overlapping, late and doubled firings
 //! collapse into one. The scheduler crate keeps a zone only for the first firing of a job (0.15.1: off by an hour after the clocks
@@ -25,10 +25,12 @@ pub enum Due {
     Audit,
     /// Usage reports and deliveries.
     Report,
+    /// A cycle that asks only the sources that said that they have changed.
+    Stirred,
 }
 
 impl Due {
-    const ALL: [Due; 4] = [Due::Poll, Due::DeepScan, Due::Audit, Due::Report];
+    const ALL: [Due; 5] = [Due::Poll, Due::DeepScan, Due::Audit, Due::Report, Due::Stirred];
 
     fn bit(self) -> u8 {
         1 << self as u8
@@ -41,6 +43,7 @@ impl Due {
             Due::DeepScan => "deep_scan",
             Due::Audit => "audit",
             Due::Report => "report",
+            Due::Stirred => "stirred",
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Totals that would shrink: a portal has billed what it was told, so less is only told with its reason known.
 //!
 //! Known reasons: a job record of the allocation was corrected, moved or set aside as runaway since the total was last not
-//! smaller than what was told; or everything was read again from Slurm since the smaller total was first seen.
+//! smaller than what was told; or everything was read again from Slurm since the smaller total was first seen. Without one an
+//! operator may let it be told (`confirm --usage`): the word is a file beside the store with the very totals.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -51,10 +53,59 @@ impl HeldUsage {
     pub fn finding(&self) -> String {
         format!(
             "account {} since {}: its {} of {} would shrink at {} from {} to {} and no corrected job record says why; it is not told \
-             until one does or a deep scan has read everything again (schedule.deep_scan)",
-            self.account, self.since, self.component, self.month, self.source, self.told, self.now
+             until one does, a deep scan has read everything again (schedule.deep_scan), or you let it be: \
+             slurm-site-agent confirm --usage {}",
+            self.account,
+            self.since,
+            self.component,
+            self.month,
+            self.source,
+            self.told,
+            self.now,
+            self.name()
         )
     }
+
+    /// What an operator calls it: `ACCOUNT/MONTH`.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.account, self.month)
+    }
+
+    /// Whether an operator's word for `other` lets this be told: the same total, that has not shrunk further since.
+    fn is_let_by(&self, other: &HeldUsage) -> bool {
+        let same = |held: &HeldUsage| {
+            (
+                held.source.clone(),
+                held.allocation.clone(),
+                held.month.clone(),
+                held.component.clone(),
+                held.told.clone(),
+            )
+        };
+        let not_less = match (Exact::parse(&self.now), Exact::parse(&other.now)) {
+            (Ok(now), Ok(seen)) => now >= seen,
+            _ => self.now == other.now,
+        };
+        same(self) == same(other) && not_less
+    }
+}
+
+fn words_path(store: &Path) -> PathBuf {
+    store.with_extension("confirmed-usage")
+}
+
+/// What an operator let be told. A file that is not understood is no word.
+fn words(store: &Path) -> Vec<HeldUsage> {
+    let text = std::fs::read_to_string(words_path(store)).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+/// Writes the operator's word that these totals may be told although they shrink.
+pub fn confirm(store: &Path, held: &[HeldUsage]) -> std::io::Result<()> {
+    let mut all = words(store);
+    all.retain(|known| held.iter().all(|new| new.name() != known.name()));
+    all.extend(held.iter().cloned());
+    super::hold::write_word(store, &words_path(store), &serde_json::to_string(&all)?)
 }
 
 /// Totals held now.
@@ -67,6 +118,8 @@ pub struct Watch {
     basis: BTreeMap<String, u64>,
     before: Vec<HeldUsage>,
     held: Vec<HeldUsage>,
+    words: Vec<HeldUsage>,
+    used: Vec<HeldUsage>,
     seq: u64,
     now: Epoch,
 }
@@ -78,6 +131,8 @@ impl Watch {
             basis: agent.store.last_report(BASIS)?.map(|(basis, _)| basis).unwrap_or_default(),
             before: held(agent)?,
             held: Vec::new(),
+            words: words(&agent.config.store.path),
+            used: Vec::new(),
             seq: agent.store.ledger_seq()?,
             now,
         })
@@ -129,7 +184,7 @@ impl Watch {
             return Ok(true);
         }
         let Some(account) = names.first().cloned() else { return Ok(false) };
-        self.held.push(HeldUsage {
+        let held = HeldUsage {
             account,
             source: told.source,
             allocation: told.allocation,
@@ -138,12 +193,25 @@ impl Watch {
             told: was,
             now: is,
             since: seen,
-        });
+        };
+        if let Some(word) = self.words.iter().find(|word| held.is_let_by(word)) {
+            tracing::info!(account = %held.account, month = held.month, was = held.told, is = held.now,
+                "a total shrinks by an operator's word");
+            self.used.push(word.clone());
+            return Ok(true);
+        }
+        self.held.push(held);
         Ok(false)
     }
 
-    /// Stores what is held.
+    /// Stores what is held. A word is kept as long as it has work: until the server has been told.
     pub fn end(self, agent: &mut Agent) -> Result<(), AgentError> {
+        if self.used.is_empty()
+            && !self.words.is_empty()
+            && let Err(error) = std::fs::remove_file(words_path(&agent.config.store.path))
+        {
+            tracing::warn!(%error, "a used confirmation could not be removed");
+        }
         agent.store.put_report(BASIS, &self.basis, self.now)?;
         if self.held != self.before {
             agent.store.put_report(HELD, &self.held, self.now)?;

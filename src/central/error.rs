@@ -184,6 +184,44 @@ pub enum CentralError {
         /// What was seen.
         what: String,
     },
+    /// What is asked for cannot be sent.
+    #[error("{what}")]
+    Unsendable {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The server does not know what is asked for.
+    #[error("{place}: the server has no such {what}: {excerpt}; ask for the list of what it has")]
+    NotThere {
+        /// Request.
+        place: Place,
+        /// What was asked for.
+        what: String,
+        /// What it said.
+        excerpt: String,
+    },
+    /// 409 of a Waldur quota.
+    #[error(
+        "{place}: this quota is a copy of one that its backend keeps, and cannot be changed here (status 409): \
+         {excerpt}; change it at the backend"
+    )]
+    BackendQuota {
+        /// Request.
+        place: Place,
+        /// What it said.
+        excerpt: String,
+    },
+    /// 400 of a Waldur quota.
+    #[error(
+        "{place}: the server refuses the value (status 400): {excerpt}; a limit below what is in use already is \
+         refused: look at the usage first"
+    )]
+    QuotaValue {
+        /// Request.
+        place: Place,
+        /// What it said.
+        excerpt: String,
+    },
     /// A message that names nothing the server knows.
     #[error("{what}; it stays in the outbox and is shown in status")]
     Unaddressed {
@@ -207,7 +245,12 @@ impl CentralError {
             | CentralError::BrokenOff { .. }
             | CentralError::Busy { .. }
             | CentralError::ListChanged { .. } => Class::Transient,
-            CentralError::Refused { .. } | CentralError::Unaddressed { .. } => Class::Refused,
+            CentralError::Refused { .. }
+            | CentralError::Unaddressed { .. }
+            | CentralError::Unsendable { .. }
+            | CentralError::NotThere { .. }
+            | CentralError::BackendQuota { .. }
+            | CentralError::QuotaValue { .. } => Class::Refused,
             CentralError::Oversized { .. }
             | CentralError::NotJson { .. }
             | CentralError::WrongShape { .. } => Class::Corrupt,
@@ -224,6 +267,9 @@ impl CentralError {
             | CentralError::NotJson { status, .. } => Some(*status),
             CentralError::Unauthorised { .. } => Some(401),
             CentralError::Forbidden { .. } => Some(403),
+            CentralError::NotThere { .. } => Some(404),
+            CentralError::BackendQuota { .. } => Some(409),
+            CentralError::QuotaValue { .. } => Some(400),
             _ => None,
         }
     }

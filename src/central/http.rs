@@ -59,6 +59,50 @@ pub struct HttpSettings {
     pub attempts_max: u32,
 }
 
+/// How one server is reached: the same for every kind of server. Holds a secret: not printable.
+pub struct Connection {
+    /// The source's name in the configuration.
+    pub name: SourceName,
+    /// Address of the server, with or without the path of its API.
+    pub url: String,
+    /// Its token.
+    pub token: SecretString,
+    /// PEM file with CA certificates that are accepted beside the host's.
+    pub ca_file: Option<PathBuf>,
+    /// Proxy, else the environment's.
+    pub proxy: Option<Url>,
+    /// Longest time of one attempt.
+    pub timeout: Duration,
+    /// Largest answer, in bytes.
+    pub response_bytes_max: usize,
+    /// Most attempts per request.
+    pub attempts_max: u32,
+}
+
+impl Connection {
+    /// A client whose base is the address with exactly one `api` (such as `/api/v2/`) at its end. The token goes into
+    /// the header `token.0` behind the text `token.1`.
+    pub(super) fn open(
+        &self,
+        api: &str,
+        token: (&'static str, &'static str),
+        surroundings: Surroundings,
+    ) -> Result<Http, CentralError> {
+        let settings = HttpSettings {
+            server: self.name.clone(),
+            base: api_base(&self.name, &self.url, api)?,
+            secret_headers: vec![(token.0, token.1, self.token.clone())],
+            headers: Vec::new(),
+            ca_file: self.ca_file.clone(),
+            proxy: self.proxy.clone(),
+            timeout: self.timeout,
+            response_bytes_max: self.response_bytes_max,
+            attempts_max: self.attempts_max,
+        };
+        Http::new(settings, surroundings)
+    }
+}
+
 /// One request.
 #[derive(Debug, Clone)]
 pub struct Call<'a> {
@@ -72,17 +116,31 @@ pub struct Call<'a> {
     pub body: Option<String>,
     /// Whether it may be sent twice.
     pub repeat: Repeat,
+    /// Longest time of one attempt, where it is not the server's usual one.
+    pub timeout: Option<Duration>,
+    /// Most attempts, where they are not the server's usual ones.
+    pub attempts_max: Option<u32>,
 }
 
 impl<'a> Call<'a> {
     /// A request that only reads.
     pub fn get(path: &'a str, query: &'a [(&'a str, String)]) -> Self {
-        Self { method: Method::GET, path, query, body: None, repeat: Repeat::Absolute }
+        Self { query, ..Self::bare(Method::GET, path) }
+    }
+
+    /// A request to be rid of something. One that is gone already is as good as deleted.
+    pub fn delete(path: &'a str) -> Self {
+        Self::bare(Method::DELETE, path)
     }
 
     /// A request with a JSON body. `repeat` says whether sending it twice has the effect of once.
     pub fn send(method: Method, path: &'a str, body: String, repeat: Repeat) -> Self {
-        Self { method, path, query: &[], body: Some(body), repeat }
+        Self { body: Some(body), repeat, ..Self::bare(method, path) }
+    }
+
+    fn bare(method: Method, path: &'a str) -> Self {
+        let repeat = Repeat::Absolute;
+        Self { method, path, query: &[], body: None, repeat, timeout: None, attempts_max: None }
     }
 }
 
@@ -200,7 +258,7 @@ impl Http {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => *failure,
             };
-            if !failure.again.allows(call.repeat, made, self.attempts_max) {
+            if !failure.again.allows(call.repeat, made, call.attempts_max.unwrap_or(self.attempts_max)) {
                 return Err(failure.error);
             }
             let wait = {
@@ -232,6 +290,9 @@ impl Http {
         let mut request = self.client.request(call.method.clone(), url.clone());
         if let Some(body) = &call.body {
             request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
+        }
+        if let Some(timeout) = call.timeout {
+            request = request.timeout(timeout);
         }
         let mut response = request.send().await.map_err(|e| Box::new(transport(e, place.clone(), made)))?;
         let server_now = self.note_time(response.headers());
@@ -409,6 +470,25 @@ pub(super) fn base_url(server: &SourceName, text: &str) -> Result<Url, CentralEr
     let path = format!("{}/", url.path().trim_end_matches('/'));
     url.set_path(&path);
     Ok(url)
+}
+
+/// The API's base: the address with exactly one `api`, such as `/api/`, at its end.
+pub(super) fn api_base(server: &SourceName, text: &str, api: &str) -> Result<Url, CentralError> {
+    let mut url = base_url(server, text)?;
+    if !url.path().ends_with(api) {
+        let path = format!("{}{}", url.path(), api.trim_start_matches('/'));
+        url.set_path(&path);
+    }
+    Ok(url)
+}
+
+/// An id that may stand in a path: nothing in it can lead elsewhere. `what` says what it should be.
+pub(super) fn segment<'a>(what: &str, id: &'a str, length_max: usize) -> Result<&'a str, String> {
+    let fits = !id.is_empty()
+        && id.len() <= length_max
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let shown: String = id.chars().take(64).collect();
+    if fits { Ok(id) } else { Err(format!("{shown:?} is not {what}")) }
 }
 
 fn is_loopback(url: &Url) -> bool {

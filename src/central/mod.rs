@@ -1,6 +1,6 @@
 //! HTTP edge: the central servers.
 //!
-//! One folder per server ([`waldur`], [`amie`]); [`Http`] is shared: one client, one retry loop, one limit on the
+//! One folder per server ([`waldur`], [`amie`], [`nomad`], [`datarobot`]); [`Http`] is shared: one client, one retry loop, one limit on the
 //! size of an answer. Shapes of the wire live in `wire.rs` and are turned into `core` types there and nowhere else.
 //!
 //! What this room does NOT do: it decides nothing, stores nothing and reads no clock; the time comes in with
@@ -10,6 +10,8 @@
 //! that is sent is absolute: sending it twice has the effect of once, so a lost answer is simply asked for again.
 
 pub mod amie;
+pub mod datarobot;
+pub mod nomad;
 pub mod waldur;
 
 mod error;
@@ -30,7 +32,7 @@ use serde_json::Value;
 use crate::core::time::Epoch;
 
 pub use error::{CentralError, Class, Place};
-pub use http::{Answer, Call, Http, HttpSettings, USER_AGENT};
+pub use http::{Answer, Call, Connection, Http, HttpSettings, USER_AGENT};
 pub use retry::Repeat;
 
 /// Installs the one TLS provider of the process (ring). Called by [`Http::new`]; calling it again does nothing.
@@ -82,6 +84,31 @@ impl<T> Fetched<T> {
     pub fn is_complete(&self) -> bool {
         self.notices.iter().all(|notice| !notice.rejected)
     }
+}
+
+/// What became of rows that were turned into core types one by one.
+fn converted<T, E: fmt::Display>(
+    subject: &'static str,
+    id: &str,
+    raw: Vec<Value>,
+    convert: impl Fn(&Value) -> Result<T, E>,
+) -> Fetched<Vec<T>> {
+    let (mut value, mut notices) = (Vec::new(), Vec::new());
+    for (place, row) in raw.iter().enumerate() {
+        match convert(row) {
+            Ok(one) => value.push(one),
+            Err(misfit) => {
+                let named = row.get(id).and_then(Value::as_str).map(str::to_owned);
+                notices.push(Notice {
+                    subject,
+                    id: named.unwrap_or_else(|| format!("row {}", place + 1)),
+                    what: misfit.to_string(),
+                    rejected: true,
+                });
+            }
+        }
+    }
+    Fetched { value, notices, raw }
 }
 
 /// Something about one row that a person should know.

@@ -107,9 +107,16 @@ impl<'a> Fields<'a> {
 
     /// An instant, cut to the second.
     pub(super) fn instant(self, field: &str) -> Result<Option<Epoch>, Misfit> {
+        Ok(self.exact_instant(field)?.map(|(second, _)| second))
+    }
+
+    /// The second, and the nanoseconds past it.
+    pub(super) fn exact_instant(self, field: &str) -> Result<Option<(Epoch, u32)>, Misfit> {
         self.read(field, "an instant such as 2026-11-22T06:00:00Z", |value| {
             let instant: Timestamp = value.as_str()?.parse().ok()?;
-            Some(Epoch(instant.as_second()))
+            let nanoseconds = instant.as_nanosecond();
+            let second = i64::try_from(nanoseconds.div_euclid(1_000_000_000)).ok()?;
+            Some((Epoch(second), u32::try_from(nanoseconds.rem_euclid(1_000_000_000)).ok()?))
         })
     }
 }
@@ -134,6 +141,20 @@ pub(super) fn exact(value: &Value) -> Option<Exact> {
             (rounded != Exact::ZERO).then_some(rounded)
         }
         _ => None,
+    }
+}
+
+/// A whole number.
+pub(super) fn whole(number: Exact) -> Option<i128> {
+    (number == Exact::whole(number.floor())).then(|| number.floor())
+}
+
+/// A number as JSON has it, with a point as the servers write it; `None` when no JSON number says exactly the same.
+pub(super) fn json_number(number: Exact) -> Option<Value> {
+    let text = number.to_string();
+    match text.parse::<f64>().ok().filter(|float| Exact::from_f64(*float) == Ok(number)) {
+        Some(float) => Some(float.into()),
+        None => text.parse::<i64>().ok().map(Value::from),
     }
 }
 
@@ -166,6 +187,23 @@ mod tests {
             json!(1e300),
         ] {
             assert_eq!(exact(&bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_sent_as_it_is_or_not_at_all() {
+        let sent = |text: &str| json_number(Exact::parse(text).unwrap()).map(|value| value.to_string());
+        for (text, as_json) in [
+            ("2000", "2000.0"),
+            ("-1", "-1.0"),
+            ("0.015625", "0.015625"),
+            ("12.5", "12.5"),
+            ("9007199254740993", "9007199254740993"),
+        ] {
+            assert_eq!(sent(text).as_deref(), Some(as_json));
+        }
+        for text in ["1/3", "0.123456789012345678", "99999999999999999999.5"] {
+            assert_eq!(sent(text), None, "{text}");
         }
     }
 

@@ -15,6 +15,7 @@ use crate::agent::error::{AgentError, Exit, chain};
 use crate::agent::notify::Notify;
 use crate::agent::schedule::{self, Bell, Due, Timers};
 use crate::agent::signals::{Asked, Listener};
+use crate::agent::watch::Watchers;
 use crate::config::{self, Config};
 
 /// A cycle that takes longer than this many poll intervals is stuck: the watchdog is no longer fed.
@@ -39,7 +40,7 @@ async fn serve(common: &Common) -> Result<Exit, AgentError> {
     log::start(&world.config.log);
     let mut agent = world.agent()?;
     let bell = Bell::default();
-    let mut timers = timers(&agent.config, &bell).await?;
+    let mut wakers = Wakers::start(&agent, &bell).await?;
     let pulse = Pulse::start(&notify, &agent);
     bell.ring(Due::Poll);
     bell.ring(Due::Report);
@@ -61,33 +62,37 @@ async fn serve(common: &Common) -> Result<Exit, AgentError> {
                 Asked::Drain => break,
                 Asked::Evaluate => { bell.ring(Due::Poll); continue }
                 Asked::Reload => {
-                    notify.reloading();
-                    if let Some(config) = reload(common, &agent) {
-                        timers.stop().await;
-                        if let Err(error) = agent.reconfigure(config) {
-                            tracing::error!(error = chain(&error), "the new configuration is refused; the running one stays");
-                        }
-                        timers = self::timers(&agent.config, &bell).await?;
-                        bell.ring(Due::Poll);
-                    }
-                    notify.ready();
+                    wakers = reload(common, &mut agent, wakers, &bell, &notify).await?;
                     continue
                 }
             },
             due = bell.wait() => due,
         };
-        match work(&mut agent, &due, &mut listener, &bell, &pulse).await? {
-            Some(line) => notify.status(&line),
-            None => break,
+        // A cycle in between may have asked already.
+        if due == [Due::Stirred] && !agent.stirred.any() {
+            continue;
+        }
+        let Some(worked) = work(&mut agent, &due, &mut listener, &bell, &pulse).await? else { break };
+        notify.status(&worked.line);
+        if worked.reload {
+            wakers = reload(common, &mut agent, wakers, &bell, &notify).await?;
         }
     }
     notify.stopping();
     tracing::info!("stopping");
-    timers.stop().await;
+    wakers.stop().await;
     pulse.stop();
     drop(agent);
     world.close().await;
     Ok(Exit::Done)
+}
+
+/// What a turn left behind.
+struct Worked {
+    /// For the service manager.
+    line: String,
+    /// The configuration is to be read again: it was asked for meanwhile.
+    reload: bool,
 }
 
 /// Does what is due. A signal to drain lets the running step end for at most `limits.drain`; `None` then.
@@ -97,14 +102,16 @@ async fn work(
     listener: &mut Listener,
     bell: &Bell,
     pulse: &Pulse,
-) -> Result<Option<String>, AgentError> {
+) -> Result<Option<Worked>, AgentError> {
     let drain = agent.config.limits.drain;
+    let mut reload = false;
     let mut working = std::pin::pin!(turn(agent, due));
     let report = loop {
         tokio::select! {
             report = &mut working => break report?,
             asked = listener.next() => match asked {
-                Asked::Evaluate | Asked::Reload => bell.ring(Due::Poll),
+                Asked::Evaluate => bell.ring(Due::Poll),
+                Asked::Reload => reload = true,
                 Asked::Drain => {
                     tracing::info!(?drain, "draining: the running cycle may end");
                     if let Ok(ended) = tokio::time::timeout(drain, working).await {
@@ -116,13 +123,17 @@ async fn work(
         }
     };
     pulse.beat();
-    Ok(Some(summary(&report)))
+    Ok(Some(Worked { line: summary(&report), reload }))
 }
 
 /// One turn: a cycle, and the audit when it is due.
 async fn turn(agent: &mut Agent, due: &[Due]) -> Result<CycleReport, AgentError> {
-    let ask =
-        Ask { deep: due.contains(&Due::DeepScan), no_reports: !due.contains(&Due::Report), ..Ask::default() };
+    let ask = Ask {
+        deep: due.contains(&Due::DeepScan),
+        no_reports: !due.contains(&Due::Report),
+        stirred: due.iter().all(|due| *due == Due::Stirred),
+        ..Ask::default()
+    };
     let mut report = cycle(agent, &ask).await?;
     if due.contains(&Due::Audit) {
         match audit::audit(agent).await {
@@ -176,8 +187,55 @@ async fn timers(config: &Config, bell: &Bell) -> Result<Timers, AgentError> {
     Ok(Timers::start(bell, config.poll_interval(), &crons(config), zone).await?)
 }
 
-/// The configuration read again; what cannot be used is refused as a whole and the running one stays.
-fn reload(common: &Common, agent: &Agent) -> Option<Config> {
+/// What wakes the loop, besides signals.
+struct Wakers {
+    timers: Timers,
+    watchers: Watchers,
+}
+
+impl Wakers {
+    async fn start(agent: &Agent, bell: &Bell) -> Result<Wakers, AgentError> {
+        let watchers = Watchers::start(&agent.config, &agent.clock, bell, &agent.stirred)?;
+        Ok(Wakers { timers: timers(&agent.config, bell).await?, watchers })
+    }
+
+    async fn stop(self) {
+        self.timers.stop().await;
+        self.watchers.stop().await;
+    }
+}
+
+/// Goes on with the configuration as it is now; what cannot be used is refused as a whole and the running one stays.
+async fn reload(
+    common: &Common,
+    agent: &mut Agent,
+    wakers: Wakers,
+    bell: &Bell,
+    notify: &Notify,
+) -> Result<Wakers, AgentError> {
+    notify.reloading();
+    let mut wakers = wakers;
+    if let Some(config) = read_again(common, agent) {
+        match agent.reconfigure(config) {
+            Ok(()) => {
+                wakers.stop().await;
+                wakers = Wakers::start(agent, bell).await?;
+                bell.ring(Due::Poll);
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = chain(&error),
+                    "the new configuration is refused; the running one stays"
+                );
+            }
+        }
+    }
+    notify.ready();
+    Ok(wakers)
+}
+
+/// The configuration read again; none that cannot be used.
+fn read_again(common: &Common, agent: &Agent) -> Option<Config> {
     if common.emulator {
         tracing::info!("the emulated world has no configuration to read again");
         return None;

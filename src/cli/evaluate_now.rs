@@ -17,7 +17,7 @@ pub fn run(common: &Common, args: &EvaluateArgs) -> Result<Exit, AgentError> {
         log::start_one_shot(&world.config.log);
         let mut agent = if args.dry_run { world.agent_on_a_copy()? } else { world.agent()? };
         let ask =
-            Ask { dry_run: args.dry_run, account: args.account.clone(), deep: args.deep, no_reports: false };
+            Ask { dry_run: args.dry_run, account: args.account.clone(), deep: args.deep, ..Ask::default() };
         let report = cycle(&mut agent, &ask).await;
         world.close().await;
         report
@@ -35,10 +35,11 @@ pub fn show(report: &CycleReport) -> String {
     let mut text = String::new();
     for source in &report.sources {
         let answered = source.answered.map_or("never".to_owned(), |at| at.to_string());
-        text.push_str(&format!(
-            "source {}: {} policies, {} allocations, answered {answered}\n",
-            source.name, source.policies, source.allocations
-        ));
+        let has = match source.quotas {
+            0 => format!("{} policies, {} allocations", source.policies, source.allocations),
+            quotas => format!("{quotas} quotas"),
+        };
+        text.push_str(&format!("source {}: {has}, answered {answered}\n", source.name));
         let lines = source.error.iter().chain(&source.notices).chain(&source.warnings);
         lines.for_each(|line| text.push_str(&format!("  ! {}\n", render::printable(line))));
     }

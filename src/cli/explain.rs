@@ -202,8 +202,9 @@ async fn look(world: &mut World, account: &AccountName) -> Result<Explanation, A
 }
 
 fn explanation(agent: &Agent, account: &AccountName, explained: Explained) -> Explanation {
-    let Explained { report, outlooks } = explained;
+    let Explained { report, outlooks, older } = explained;
     let mut notes = limits_of(&outlooks);
+    notes.extend(older);
     let mut above = Vec::new();
     let mut views = Vec::new();
     match &report.weighed {

@@ -215,7 +215,9 @@ fn limits(body: &Value) -> String {
 
 fn change(intent: &Intent) -> Entry {
     let accounts = match &intent.change.change {
-        Change::Accounts { accounts, .. } => accounts.iter().map(ToString::to_string).collect(),
+        Change::Accounts { accounts, .. } | Change::Users { accounts, .. } => {
+            accounts.iter().map(ToString::to_string).collect()
+        }
         Change::User { account, .. } | Change::ResetRawUsage { account, .. } => vec![account.to_string()],
     };
     let (outcome, words) = match &intent.outcome {
@@ -335,6 +337,7 @@ mod tests {
                 policy: "p".into(),
                 account_text: name.to_ascii_uppercase(),
                 issued: Epoch(at - 10),
+                issued_ns: 0,
                 description: "Set fairshare".into(),
                 kind: CommandKind::Fairshare { fairshare: 7 },
             };

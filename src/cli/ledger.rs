@@ -1,8 +1,9 @@
-//! `ledger`: whether the totals kept beside the job records equal what those add up to.
+//! `ledger`: whether the totals kept beside the job records equal what those add up to; filling it (`backfill.rs`).
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::backfill::{self, BackfillArgs};
 use super::{Common, configuration, render};
 use crate::agent::error::{AgentError, Exit};
 use crate::agent::verify::{WindowAgreement, repair, verify};
@@ -14,6 +15,7 @@ use crate::store::Store;
 #[derive(Debug, Clone, Subcommand)]
 pub enum LedgerVerb {
     Verify(VerifyArgs),
+    Backfill(BackfillArgs),
 }
 
 /// Compare the kept totals of every period with a full recount of the stored jobs.
@@ -53,7 +55,13 @@ struct Verified {
 
 /// Does what the verb says.
 pub fn run(common: &Common, what: &LedgerVerb) -> Result<Exit, AgentError> {
-    let LedgerVerb::Verify(args) = what;
+    match what {
+        LedgerVerb::Verify(args) => check(common, args),
+        LedgerVerb::Backfill(args) => backfill::run(common, args),
+    }
+}
+
+fn check(common: &Common, args: &VerifyArgs) -> Result<Exit, AgentError> {
     let config = configuration(common)?;
     let cluster = config.cluster.name.clone();
     let path = config.store.path.clone();

@@ -3,7 +3,9 @@
 //! Verbs only read what an operator asks and show what the agent found; what is done is done in `agent`.
 
 mod amie;
+mod backfill;
 mod check;
+mod confirm;
 mod daemon;
 mod emulate;
 pub mod evaluate_now;
@@ -86,14 +88,26 @@ enum Verb {
         #[arg(long)]
         print: bool,
     },
-    /// Allow the plan that waits because it would tighten many accounts at once.
+    /// Allow what waits for an operator: a plan that would tighten many accounts at once, or usage that would shrink.
     ///
     /// `status` shows the plan and its name. The word holds for that very plan: another one waits again.
     ///
-    /// Example: slurm-site-agent confirm 9f86d081884c7d65
+    /// With --usage, a total that is smaller than what the server was told, without a known reason, is told after all.
+    /// Without a name it lists what waits and allows nothing. The word holds for what is shown: a total that shrinks
+    /// further waits again.
+    ///
+    /// Examples:
+    ///   slurm-site-agent confirm 9f86d081884c7d65
+    ///   slurm-site-agent confirm --usage
+    ///   slurm-site-agent confirm --usage bio42/2026-11
+    #[command(verbatim_doc_comment)]
     Confirm {
         /// Name of the plan, as `status` shows it.
-        plan: String,
+        #[arg(required_unless_present = "usage", conflicts_with = "usage")]
+        plan: Option<String>,
+        /// The account and month of a total; without a value: what waits.
+        #[arg(long, value_name = "ACCOUNT/MONTH", num_args = 0..=1)]
+        usage: Option<Option<String>>,
     },
     Check(check::CheckArgs),
     Status(status::StatusArgs),
@@ -102,6 +116,8 @@ enum Verb {
     History(history::HistoryArgs),
     Policy(Box<policy::PolicyArgs>),
     /// Usage records for ACCESS (AMIE): the ledger of what was sent, accepted and loaded.
+    ///
+    /// Example: slurm-site-agent amie summary --from 2026-10-01
     Amie {
         #[command(subcommand)]
         what: amie::AmieVerb,
@@ -132,7 +148,9 @@ pub fn run(cli: Cli) -> Result<Exit, AgentError> {
         None if cli.evaluate_now => evaluate_now::run(&cli.common, &cli.evaluate),
         None => daemon::run(&cli.common),
         Some(Verb::CheckConfig { print }) => check_config(&cli.common, print),
-        Some(Verb::Confirm { plan }) => confirm(&cli.common, &plan),
+        Some(Verb::Confirm { plan, usage }) => {
+            confirm::run(&cli.common, plan.as_deref(), usage.flatten().as_deref())
+        }
         Some(Verb::Amie { what }) => amie::run(&cli.common, &what),
         Some(Verb::Ledger { what }) => ledger::run(&cli.common, &what),
         Some(Verb::Emulate { what }) => emulate::run(&cli.common, what),
@@ -168,25 +186,4 @@ fn check_config(common: &Common, print: bool) -> Result<Exit, AgentError> {
         ));
     }
     Ok(Exit::Done)
-}
-
-fn confirm(common: &Common, plan: &str) -> Result<Exit, AgentError> {
-    let config = configuration(common)?;
-    let store = crate::store::Store::open_reader(&config.store.path)?;
-    match store.held()? {
-        Some(held) if held.hash == plan => {
-            crate::agent::hold::confirm(&config.store.path, plan)
-                .map_err(|source| AgentError::System { doing: "storing the confirmation", source })?;
-            render::text(&format!(
-                "plan {plan} is confirmed; the next cycle applies it:\n{}\n",
-                held.summary
-            ));
-            Ok(Exit::Done)
-        }
-        Some(held) => Err(AgentError::Asked(format!(
-            "the plan that waits is {} and not {plan}; look at it with `slurm-site-agent status`, then confirm that one",
-            held.hash
-        ))),
-        None => Err(AgentError::Asked("no plan waits for a confirmation".into())),
-    }
 }

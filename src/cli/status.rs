@@ -114,6 +114,8 @@ pub struct SourceStatus {
     pub policies: usize,
     /// Accepted allocations.
     pub allocations: usize,
+    /// Accepted quotas.
+    pub quotas: usize,
     /// When it last answered in full.
     pub answered: Option<Epoch>,
     /// Seconds since.
@@ -316,14 +318,20 @@ fn sources(
     for source in &config.sources {
         let seen = cycle.and_then(|cycle| cycle.sources.iter().find(|state| state.name == source.name));
         let stored = store.snapshot(&source.name)?;
-        let answered = stored.as_ref().map(|(_, at)| *at);
+        let quotas = store.quotas(&source.name)?;
+        let (answered, unchanged_since) = match (&stored, &quotas) {
+            (Some((_, at)), _) => (Some(*at), store.snapshot_since(&source.name)?),
+            (None, Some(quotas)) => (Some(quotas.at), Some(quotas.since)),
+            (None, None) => (None, None),
+        };
         found.push(SourceStatus {
             name: source.name.clone(),
             policies: stored.as_ref().map_or(0, |(snapshot, _)| snapshot.policies.len()),
             allocations: stored.as_ref().map_or(0, |(snapshot, _)| snapshot.allocations.len()),
+            quotas: quotas.map_or(0, |accepted| accepted.said.len()),
             answered,
             age_s: answered.map(|at| now.since(at)),
-            unchanged_since: store.snapshot_since(&source.name)?,
+            unchanged_since,
             error: seen.and_then(|state| state.error.clone()),
             notices: seen.map(|state| state.notices.clone()).unwrap_or_default(),
         });
@@ -452,7 +460,7 @@ pub fn show(status: &Status) -> String {
     let mut text = head(status);
     text.push_str(&render::table(
         "SOURCES",
-        &["Source", "Policies", "Allocations", "Answered", "Age", "Same since", "Error"],
+        &["Source", "Policies", "Allocations", "Quotas", "Answered", "Age", "Same since", "Error"],
         status.sources.iter().map(source_row).collect(),
     ));
     text.push_str(&render::table(
@@ -521,6 +529,7 @@ fn source_row(source: &SourceStatus) -> Vec<String> {
         source.name.to_string(),
         source.policies.to_string(),
         source.allocations.to_string(),
+        source.quotas.to_string(),
         time(source.answered),
         source.age_s.map_or("-".to_owned(), span),
         time(source.unchanged_since),

@@ -18,6 +18,10 @@ use crate::core::name::AccountName;
 use crate::core::time::{Epoch, Window};
 use crate::core::tres::Tres;
 
+mod storage;
+
+pub use storage::{ReportSource, StorageReport};
+
 /// The production server.
 pub const URL: &str = "https://usage.access-ci.org/api/v1/";
 /// Most bytes of one message: below the 256 KB of which the server's guide speaks.
@@ -26,6 +30,8 @@ pub const BATCH_BYTES_MAX: usize = 192 << 10;
 pub const BATCH_RECORDS_MAX: usize = 1000;
 /// Records are processed within minutes; nobody waits for the answer.
 pub const READ_BACK: Duration = Duration::from_secs(15 * 60);
+/// Three years, so that a year and the one before it can still be compared with what ACCESS has.
+pub const KEEP_RECORDS: Duration = Duration::from_secs(1100 * 86_400);
 /// How jobs end that a maintenance ends.
 pub const MAINTENANCE_STATES: [&str; 4] = ["CANCELLED", "FAILED", "NODE_FAIL", "TIMEOUT"];
 /// What a refund for them says.
@@ -62,6 +68,10 @@ pub struct Amie {
     pub since: Option<Date>,
     /// Template of the LocalProjectID by pattern of accounts.
     pub patterns: BTreeMap<String, String>,
+    /// Under which key of their metadata the server's resources carry the LocalProjectID; `None`: they do not.
+    pub project_metadata: Option<String>,
+    /// How long settled records are kept; never shorter than jobs are.
+    pub keep_records: Duration,
     /// Patterns of accounts that are never reported.
     pub exclude: Vec<String>,
     /// Whether the (cleaned) names of jobs are reported.
@@ -76,7 +86,7 @@ pub struct Amie {
     pub maintenance: Vec<Maintenance>,
     /// What jobs cost, the later entries first; without any, billing-hours.
     pub charges: Vec<Charge>,
-    /// Files with what users and projects store.
+    /// Reports of what users and projects store.
     pub storage: Vec<StorageReport>,
 }
 
@@ -98,44 +108,6 @@ pub struct Charge {
     pub since: Option<Date>,
     /// The price; its own `since` is not used here.
     pub rule: ChargeRule,
-}
-
-/// A file with what users or projects store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StorageReport {
-    /// The file; its time of modification is the time of collection.
-    pub file: PathBuf,
-    /// What is in it.
-    pub format: StorageFormat,
-    /// AMIE resource.
-    pub resource: String,
-    /// Disk, Tape, SSD, ...
-    pub media_type: String,
-    /// How many days a record stands for; one record per user and such interval.
-    pub interval_days: u64,
-    /// Charge of a GB (1,000,000,000 bytes) stored.
-    pub gb_charge: Exact,
-    /// Account to whose project users' data is charged where the file names none; `None`: only what names a project.
-    pub account: Option<AccountName>,
-}
-
-/// Formats of storage reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StorageFormat {
-    /// `repquota -O csv` of users (blocks of 1024 bytes).
-    RepquotaUsers,
-    /// `repquota -P -O csv` of projects: their names are accounts.
-    RepquotaProjects,
-    /// One JSON object per line: username, account, bytes, files and what else a Storage record has.
-    Json,
-}
-
-impl StorageFormat {
-    const WORDS: [(&'static str, StorageFormat); 3] = [
-        ("repquota-users", StorageFormat::RepquotaUsers),
-        ("repquota-projects", StorageFormat::RepquotaProjects),
-        ("json", StorageFormat::Json),
-    ];
 }
 
 const CORRECTIONS: [(&str, Corrections); 2] =
@@ -172,6 +144,10 @@ impl Amie {
         let users = section.or("users", BTreeMap::new(), texts);
         let resources = section.or("resources", BTreeMap::new(), texts);
         let patterns = section.or("patterns", BTreeMap::new(), read_patterns);
+        let project_metadata = section.optional("project_metadata", Item::words);
+        let keep_records = section.or("keep_records", KEEP_RECORDS, |item| {
+            item.duration(Duration::from_secs(190 * 86_400)..=Duration::from_secs(36_600 * 86_400))
+        });
         let exclude = section.or("exclude", Vec::new(), |item| item.list(pattern));
         let job_names = section.or("job_names", false, Item::boolean);
         let corrections = section.or("corrections", Corrections::Restate, |item| item.one_of(&CORRECTIONS));
@@ -182,8 +158,11 @@ impl Amie {
         let maintenance = section.sections("maintenance", Maintenance::read);
         let charges = section.sections("charge", Charge::read);
         let storage = section.sections("storage", StorageReport::read);
+        let storage = storage.and_then(|storage| storage::distinct(section, storage));
         Some(Amie {
             patterns: patterns?,
+            project_metadata: project_metadata?,
+            keep_records: keep_records?,
             exclude: exclude?,
             job_names: job_names?,
             corrections: corrections?,
@@ -220,6 +199,8 @@ impl Amie {
         to.key("since", self.since.map_or(String::new(), |date| date.to_string()));
         to.number("batch_bytes_max", self.batch_bytes_max as u64);
         to.number("batch_records_max", self.batch_records_max as u64);
+        to.key("project_metadata", self.project_metadata.as_deref().unwrap_or(""));
+        to.duration("keep_records", self.keep_records);
         to.key("exclude", text_list(&self.exclude));
         to.key("job_names", self.job_names);
         to.key("corrections", written(&CORRECTIONS, self.corrections));
@@ -263,6 +244,7 @@ impl Amie {
         Reporting {
             mapping: Mapping {
                 projects: self.projects.clone(),
+                granted: BTreeMap::new(),
                 patterns: self.patterns.clone(),
                 exclude: self.exclude.clone(),
                 users: self.users.clone(),
@@ -363,38 +345,6 @@ impl Charge {
         to.key("factor", exact_value(self.rule.factor));
         to.key("partitions", exact_table(&self.rule.partitions));
         to.key("qos", exact_table(&self.rule.qos));
-    }
-}
-
-impl StorageReport {
-    fn read(section: &mut Section<'_>) -> Option<StorageReport> {
-        let file = section.required("file", Item::absolute_path);
-        let format = section.required("format", |item| item.one_of(&StorageFormat::WORDS));
-        let resource = section.required("resource", Item::words);
-        let media_type = section.or("media_type", "Disk".to_owned(), Item::words);
-        let interval_days = section.or("interval_days", 1, |item| item.integer(1..=366));
-        let gb_charge = section.or("gb_charge", Exact::ONE, Item::exact);
-        let account = section.optional("account", |item| item.parsed("an account", AccountName::parse));
-        Some(StorageReport {
-            file: file?,
-            format: format?,
-            resource: resource?,
-            media_type: media_type?,
-            interval_days: interval_days?,
-            gb_charge: gb_charge?,
-            account: account?,
-        })
-    }
-
-    fn print(&self, to: &mut Printer) {
-        to.entry_of("amie.storage");
-        to.path("file", &self.file);
-        to.key("format", written(&StorageFormat::WORDS, self.format));
-        to.key("resource", self.resource.as_str());
-        to.key("media_type", self.media_type.as_str());
-        to.number("interval_days", self.interval_days);
-        to.key("gb_charge", exact_value(self.gb_charge));
-        to.key("account", self.account.as_ref().map_or("", AccountName::as_str));
     }
 }
 

@@ -36,7 +36,14 @@ impl<'d> Document<'d> {
 
     /// The whole file as a section.
     pub(super) fn root(&'d self, table: &'d DeTable<'d>) -> Section<'d> {
-        Section { document: self, path: String::new(), at: 0, table: Some(table), known: Vec::new() }
+        Section {
+            document: self,
+            path: String::new(),
+            at: 0,
+            table: Some(table),
+            known: Vec::new(),
+            left: Vec::new(),
+        }
     }
 
     /// What was found wrong, in the order of the file.
@@ -98,6 +105,8 @@ pub(super) struct Section<'d> {
     at: usize,
     table: Option<&'d DeTable<'d>>,
     known: Vec<&'static str>,
+    /// Not asked for, and no more to be said of them.
+    left: Vec<&'static str>,
 }
 
 impl<'d> Section<'d> {
@@ -157,7 +166,14 @@ impl<'d> Section<'d> {
             Some(item) => item.section(read),
             None => {
                 let path = join(&self.path, key);
-                read(&mut Section { document: self.document, path, at: 0, table: None, known: Vec::new() })
+                read(&mut Section {
+                    document: self.document,
+                    path,
+                    at: 0,
+                    table: None,
+                    known: Vec::new(),
+                    left: Vec::new(),
+                })
             }
         }
     }
@@ -183,11 +199,26 @@ impl<'d> Section<'d> {
         None
     }
 
+    /// A key that has no place here, though another section like this one has it. `why` is asked when it is there: the
+    /// reason, and what is allowed.
+    pub(super) fn misplaced(&mut self, key: &'static str, why: impl FnOnce() -> (String, String)) {
+        let Some((written, _)) = self.table.and_then(|table| table.get_key_value(key)) else { return };
+        let (reason, allowed) = why();
+        let at = written.span().start;
+        self.document.report(at, join(&self.path, key), None, reason, Some(allowed));
+        self.left.push(key);
+    }
+
+    /// A key that is not looked at, since it cannot be told whether it has a place here.
+    pub(super) fn not_read(&mut self, key: &'static str) {
+        self.left.push(key);
+    }
+
     /// Reports the keys nobody asked for. Their values are not shown: a misplaced secret may be among them.
     pub(super) fn finish(self) {
         for (key, _) in self.table.into_iter().flatten() {
             let name = key.get_ref().as_ref();
-            if self.known.contains(&name) {
+            if self.known.contains(&name) || self.left.contains(&name) {
                 continue;
             }
             let reason = match nearest(name, self.known.iter().copied()) {
@@ -393,6 +424,7 @@ impl<'d> Item<'d> {
             at,
             table: Some(table),
             known: Vec::new(),
+            left: Vec::new(),
         };
         let value = read(&mut section);
         section.finish();

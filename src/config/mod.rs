@@ -20,6 +20,7 @@ mod schedule;
 mod secret;
 mod settings;
 mod source;
+mod source_kind;
 #[cfg(test)]
 mod tests;
 
@@ -33,7 +34,7 @@ use url::Url;
 
 pub use accounts::Accounts;
 pub use allocation::LocalAllocation;
-pub use amie::{Amie, StorageFormat, StorageReport};
+pub use amie::{Amie, ReportSource, StorageReport};
 pub use cluster::Cluster;
 pub use components::default_components;
 pub use duration::duration_text;
@@ -43,7 +44,8 @@ pub use qos::Qos;
 pub use schedule::{Cron, Schedule};
 pub use secret::{CREDENTIALS_DIRECTORY, SECRET_BYTES_MAX, SecretError, SecretSource};
 pub use settings::{LOG_LEVEL, Log, LogFormat, Reports, StoreSettings};
-pub use source::{Enforcement, LOCAL_SOURCE, Source, SourceKind};
+pub use source::{LOCAL_SOURCE, Source};
+pub use source_kind::{Enforcement, NomadSource, PolicySource, SourceKind};
 
 use crate::core::component::Components;
 use document::{Document, Section};

@@ -8,8 +8,9 @@ use url::Url;
 use uuid::Uuid;
 
 use super::document::{Item, Section};
-use super::print::{Printer, written};
+use super::print::Printer;
 use super::secret::SecretSource;
+use super::source_kind::{PolicySource, SourceKind};
 use crate::core::name::SourceName;
 
 /// How often a server is asked; Waldur republishes changed settings every ten minutes.
@@ -26,55 +27,12 @@ pub const LOCAL_SOURCE: &str = "local";
 const POLL_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(86_400));
 const TIMEOUT_RANGE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
 
-/// Protocol of a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SourceKind {
-    /// Waldur's SLURM periodic usage policies.
-    WaldurPolicy,
-}
-
-impl SourceKind {
-    /// Every kind as it is written.
-    pub const WORDS: [(&'static str, SourceKind); 1] = [("waldur-policy", SourceKind::WaldurPolicy)];
-
-    /// As it is written.
-    pub fn as_str(self) -> &'static str {
-        written(&Self::WORDS, self)
-    }
-}
-
-/// Whose word counts where the agent's decision and the server's differ.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Enforcement {
-    /// The agent's own decision alone.
-    Agent,
-    /// The server's flags and commands alone.
-    Server,
-    /// Both: the stricter wins in every field.
-    #[default]
-    Strictest,
-}
-
-impl Enforcement {
-    /// Every choice as it is written.
-    pub const WORDS: [(&'static str, Enforcement); 3] = [
-        ("agent", Enforcement::Agent),
-        ("server", Enforcement::Server),
-        ("strictest", Enforcement::Strictest),
-    ];
-
-    /// As it is written.
-    pub fn as_str(self) -> &'static str {
-        written(&Self::WORDS, self)
-    }
-}
-
 /// One central server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
     /// Name in logs, tables and the store; keep it when the url changes.
     pub name: SourceName,
-    /// Its protocol.
+    /// Its protocol, with what this protocol alone needs to know.
     pub kind: SourceKind,
     /// Base of its API; ends with a slash.
     pub url: Url,
@@ -84,10 +42,6 @@ pub struct Source {
     pub ca_file: Option<PathBuf>,
     /// Proxy for this server only.
     pub proxy: Option<Url>,
-    /// Uuid of the offering whose resources live on this cluster, as written.
-    pub offering: String,
-    /// Whose word counts.
-    pub enforcement: Enforcement,
     /// How often it is asked.
     pub poll_interval: Duration,
     /// Longest wait for one answer.
@@ -99,6 +53,14 @@ pub struct Source {
 }
 
 impl Source {
+    /// What is special of a source of policies; `None` for a source of quotas.
+    pub fn policies(&self) -> Option<&PolicySource> {
+        match &self.kind {
+            SourceKind::WaldurPolicy(source) => Some(source),
+            SourceKind::WaldurQuota(_) | SourceKind::Nomad(_) | SourceKind::DataRobot(_) => None,
+        }
+    }
+
     /// `facts_age_max`: how old a snapshot may be; `None` when it could not be read.
     pub(super) fn read_all(root: &mut Section<'_>, facts_age_max: Option<Duration>) -> Option<Vec<Source>> {
         let mut names = BTreeSet::new();
@@ -107,7 +69,7 @@ impl Source {
             let source = Source::read(section, &mut names, &mut offerings)?;
             if facts_age_max.is_some_and(|age_max| source.poll_interval >= age_max) {
                 return section.wrong(
-                    "between two polls every policy would be too old to decide anything",
+                    "between two polls everything it says would be too old to decide anything",
                     "a poll_interval below limits.facts_age_max",
                 );
             }
@@ -121,14 +83,11 @@ impl Source {
         offerings: &mut BTreeSet<Uuid>,
     ) -> Option<Source> {
         let name = section.required("name", |item| new_name(item, names));
-        let kind = section.required("kind", |item| item.one_of(&SourceKind::WORDS));
+        let kind = SourceKind::read(section, offerings);
         let url = section.required("url", api_url);
         let token = SecretSource::from_section(section, "token_file", "token_credential");
         let ca_file = section.optional("ca_file", Item::absolute_path);
         let proxy = section.optional("proxy", proxy_url);
-        let offering = section.required("offering", |item| new_offering(item, offerings));
-        let enforcement =
-            section.or("enforcement", Enforcement::default(), |item| item.one_of(&Enforcement::WORDS));
         let poll_interval =
             section.or("poll_interval", POLL_INTERVAL, |item| item.duration(POLL_RANGE.0..=POLL_RANGE.1));
         let timeout = section.or("timeout", TIMEOUT, timeout);
@@ -141,8 +100,6 @@ impl Source {
             token: token?,
             ca_file: ca_file?,
             proxy: proxy?,
-            offering: offering?,
-            enforcement: enforcement?,
             poll_interval: poll_interval?,
             timeout: timeout?,
             response_bytes_max: response_bytes_max?,
@@ -158,8 +115,7 @@ impl Source {
         to.secret("token", &self.token);
         to.optional_path("ca_file", self.ca_file.as_deref());
         to.key("proxy", self.proxy.as_ref().map_or("", Url::as_str));
-        to.key("offering", self.offering.as_str());
-        to.key("enforcement", self.enforcement.as_str());
+        self.kind.print(to);
         to.duration("poll_interval", self.poll_interval);
         to.duration("timeout", self.timeout);
         to.number("response_bytes_max", self.response_bytes_max);
@@ -177,18 +133,6 @@ fn new_name(item: &Item<'_>, names: &mut BTreeSet<SourceName>) -> Option<SourceN
         return item.wrong("another source has this name", ALLOWED);
     }
     Some(name)
-}
-
-fn new_offering(item: &Item<'_>, offerings: &mut BTreeSet<Uuid>) -> Option<String> {
-    const ALLOWED: &str = "the offering's uuid, 32 hexadecimal digits with or without dashes";
-    let uuid = item.parsed(ALLOWED, |text| match text.len() {
-        32 | 36 => Uuid::try_parse(text).map_err(|_| "this is not a uuid"),
-        _ => Err("this is not a uuid"),
-    })?;
-    if !offerings.insert(uuid) {
-        return item.wrong("another source has this offering: its commands would be acted on twice", ALLOWED);
-    }
-    item.text().map(str::to_owned)
 }
 
 /// Longest wait for an answer of a server.

@@ -15,11 +15,13 @@ use super::tres::Tres;
 
 mod charge;
 mod mapping;
+mod stored;
 #[cfg(test)]
 mod tests;
 
 pub use charge::{Basis, ChargeRule};
 pub use mapping::{Mapping, Waits, fits, readable_name};
+pub use stored::{ReportFormat, StorageRule, Stored, StoredVerdict};
 
 /// Digits after the point of a charge, halves rounded to the even digit: a billing-second is 0.000278 billing-hours.
 pub const CHARGE_PLACES: u32 = 6;
@@ -421,6 +423,8 @@ pub struct Held {
     pub record: Record,
     /// Whether the server took it.
     pub taken: bool,
+    /// The account of the job as it was told; empty where that is not known.
+    pub account: String,
 }
 
 /// New versions that bring what is held of one job to what is desired. `held` is everything of the job, and what else has

@@ -72,6 +72,9 @@ pub struct Command {
     pub account_text: String,
     /// When the server issued it.
     pub issued: Epoch,
+    /// Nanoseconds past that second, as far as the server tells: several commands of one evaluation share the second.
+    #[serde(default)]
+    pub issued_ns: u32,
     /// The server's text for people.
     pub description: String,
     /// What is asked.
@@ -82,6 +85,11 @@ impl Command {
     /// The account, where the text is a usable name.
     pub fn account(&self) -> Option<AccountName> {
         AccountName::parse(&self.account_text).ok()
+    }
+
+    /// Its place in time among others, as exact as the server tells it.
+    pub fn issue(&self) -> Issue {
+        (self.issued, self.issued_ns)
     }
 
     /// Whether type and parameters have a meaning here.
@@ -149,6 +157,9 @@ pub enum Triage {
     Superseded(String),
 }
 
+/// Time of issue: the second, and the nanoseconds past it.
+pub type Issue = (Epoch, u32);
+
 /// A type of command for an account, in lower case: of these the newest stands.
 pub type Subject = (String, String);
 
@@ -169,7 +180,7 @@ pub struct TriageFacts<'a> {
     /// Accounts of the source's allocations, with the window of the current period.
     pub periods: &'a BTreeMap<AccountName, Window>,
     /// Time of issue and uuid of the newest command in effect of each subject.
-    pub in_effect: &'a BTreeMap<Subject, (Epoch, String)>,
+    pub in_effect: &'a BTreeMap<Subject, (Issue, String)>,
 }
 
 /// Sorts waiting commands, oldest first, into those to act on and those to refuse. Of several of one type for one account the
@@ -177,17 +188,17 @@ pub struct TriageFacts<'a> {
 /// newer one was carried out, has lost its place as well.
 pub fn triage(waiting: &[Command], facts: &TriageFacts<'_>) -> Vec<Triage> {
     let alone: Vec<Triage> = waiting.iter().map(|command| triage_one(command, facts)).collect();
-    let mut newest: BTreeMap<Subject, (Epoch, &str)> =
+    let mut newest: BTreeMap<Subject, (Issue, &str)> =
         facts.in_effect.iter().map(|(subject, (at, uuid))| (subject.clone(), (*at, uuid.as_str()))).collect();
     for (command, _) in waiting.iter().zip(&alone).filter(|(_, triage)| **triage == Triage::Act) {
-        let stands = newest.entry(subject(command)).or_insert((command.issued, &command.uuid));
-        // Of two of the same second the one that the server shows later is the newer.
-        if command.issued >= stands.0 {
-            *stands = (command.issued, &command.uuid);
+        let stands = newest.entry(subject(command)).or_insert((command.issue(), &command.uuid));
+        // Of two of the same instant the one that the server shows later is the newer.
+        if command.issue() >= stands.0 {
+            *stands = (command.issue(), &command.uuid);
         }
     }
     let judged = waiting.iter().zip(alone).map(|(command, triage)| match newest.get(&subject(command)) {
-        Some((at, newer)) if *newer != command.uuid && command.issued <= *at && command.is_understood() => {
+        Some((at, newer)) if *newer != command.uuid && command.issue() <= *at && command.is_understood() => {
             Triage::Superseded((*newer).to_owned())
         }
         _ => triage,

@@ -18,6 +18,7 @@ pub mod plan;
 pub mod policy;
 pub mod preview;
 pub mod quota;
+pub mod quota_map;
 pub mod report;
 pub mod time;
 pub mod tres;

@@ -140,6 +140,21 @@ impl<T> Names<T> {
     pub fn count(&self) -> usize {
         1 + self.rest.len()
     }
+
+    /// The name, where it is one.
+    pub fn only(&self) -> Option<&T> {
+        self.rest.is_empty().then_some(&self.first)
+    }
+}
+
+impl<T: Clone> Names<T> {
+    /// The first and the second half of several names; `None` for one.
+    pub fn halves(&self) -> Option<[Self; 2]> {
+        let middle = self.count() / 2;
+        let first = Self::of(self.iter().take(middle).cloned().collect())?;
+        let second = Self::of(self.iter().skip(middle).cloned().collect())?;
+        Some([first, second])
+    }
 }
 
 #[cfg(test)]

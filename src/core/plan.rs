@@ -1,6 +1,8 @@
 //! The difference between what is there and what should be, as changes that leave no choice to whoever applies
 //! them.
 
+mod group;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,9 @@ use super::exact::Exact;
 use super::name::{AccountName, Names, QosName, SourceName, UserName};
 use super::policy::LimitType;
 use super::tres::Tres;
+use group::grouped;
+
+pub use group::halves;
 
 /// One sacctmgr process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +40,15 @@ pub enum Change {
         /// What.
         set: Assignments,
     },
+    /// `modify user` of every association that there is of these users in these accounts.
+    Users {
+        /// Which users.
+        users: Names<UserName>,
+        /// Below which accounts.
+        accounts: Names<AccountName>,
+        /// What.
+        set: Assignments,
+    },
     /// `modify account ... set RawUsage=0`
     ResetRawUsage {
         /// Which account.
@@ -48,7 +62,9 @@ impl Change {
     /// Accounts whose associations it touches.
     pub fn accounts(&self) -> impl Iterator<Item = &AccountName> {
         let (several, one) = match self {
-            Change::Accounts { accounts, .. } => (Some(accounts.iter()), None),
+            Change::Accounts { accounts, .. } | Change::Users { accounts, .. } => {
+                (Some(accounts.iter()), None)
+            }
             Change::User { account, .. } | Change::ResetRawUsage { account, .. } => (None, Some(account)),
         };
         several.into_iter().flatten().chain(one)
@@ -126,7 +142,7 @@ pub struct PlanLimits {
     pub tighten_accounts_max: usize,
     /// The same as a share of all managed accounts, percent; applies from ten accounts on.
     pub tighten_share_percent: u8,
-    /// Accounts named in one modify.
+    /// Accounts named in one modify, and users.
     pub names_per_modify_max: usize,
 }
 
@@ -201,8 +217,8 @@ pub fn plan(
     let held_because = too_many(tightened.len(), desired.len(), limits).filter(|_| !confirmed);
     let (waiting, now): (Vec<Difference>, Vec<Difference>) =
         differences.into_iter().partition(|d| d.tightens && held_because.is_some());
-    plan.held = grouped(waiting, limits.names_per_modify_max);
-    plan.changes.extend(grouped(now, limits.names_per_modify_max));
+    plan.held = grouped(waiting, observed, limits.names_per_modify_max);
+    plan.changes.extend(grouped(now, observed, limits.names_per_modify_max));
     plan.held_because = held_because;
     if plan.changes.len() > limits.changes_max {
         plan.findings.push(format!(
@@ -357,33 +373,6 @@ fn weak_block(wanted: &Desired, account: &ObservedAccount, rules: &QosRules) -> 
     })
 }
 
-fn grouped(differences: Vec<Difference>, names_per_modify_max: usize) -> Vec<PlannedChange> {
-    let mut groups: BTreeMap<Assignments, Vec<(AccountName, Vec<Because>)>> = BTreeMap::new();
-    let mut changes = Vec::new();
-    for difference in differences {
-        match difference.user {
-            None => {
-                groups.entry(difference.set).or_default().push((difference.account, difference.because));
-            }
-            Some(user) => changes.push(PlannedChange {
-                change: Change::User { user, account: difference.account, set: difference.set },
-                because: difference.because,
-            }),
-        }
-    }
-    let mut modifies = Vec::new();
-    for (set, accounts) in groups {
-        for chunk in accounts.chunks(names_per_modify_max.max(1)) {
-            let names = chunk.iter().map(|(name, _)| name.clone()).collect();
-            let Some(accounts) = Names::of(names) else { continue };
-            let because = chunk.iter().flat_map(|(_, because)| because.clone()).collect();
-            modifies.push(PlannedChange { change: Change::Accounts { accounts, set: set.clone() }, because });
-        }
-    }
-    changes.extend(modifies);
-    changes
-}
-
 /// Whether what a change asked for is what `observed` now shows; else what differs.
 pub fn settled(change: &Change, observed: &Observed) -> Result<(), String> {
     match change {
@@ -399,6 +388,21 @@ pub fn settled(change: &Change, observed: &Observed) -> Result<(), String> {
                 .and_then(|a| a.users.iter().find(|u| u.user == *user && u.partition.is_none()))
                 .ok_or_else(|| format!("user {user} of account {account} is not there"))?;
             shows(set, &row.row).map_err(|differs| format!("user {user} of account {account}: {differs}"))
+        }
+        Change::Users { users, accounts, set } => {
+            let mut there = accounts
+                .iter()
+                .filter_map(|name| observed.accounts.get(name))
+                .flat_map(|account| account.users.iter().map(|row| (&account.account, row)))
+                .filter(|(_, row)| row.partition.is_none() && users.iter().any(|user| *user == row.user))
+                .peekable();
+            if there.peek().is_none() {
+                return Err("none of these users is there in any of these accounts".to_owned());
+            }
+            there.try_for_each(|(account, row)| {
+                shows(set, &row.row)
+                    .map_err(|differs| format!("user {} of account {account}: {differs}", row.user))
+            })
         }
         Change::ResetRawUsage { .. } => Ok(()),
     }

@@ -37,7 +37,7 @@ use crate::core::tres::Tres;
 pub use argv::{Argv, Program};
 pub use error::{Class, SlurmError};
 pub use job_stream::JobStream;
-pub use runner::{Answer, EmulatedBody, Processes, RunError, Runner};
+pub use runner::{Answer, EmulatedBody, Processes, RunError, Runner, SiteProgram};
 pub use sacct::{JobLabel, JobLines};
 pub use sacctmgr::modify::{Applied, Echoed};
 pub use sacctmgr::qos::ObservedQos;
@@ -68,6 +68,11 @@ impl Slurm {
     /// The cluster of that name behind that door.
     pub fn new(runner: Runner, cluster: ClusterName) -> Slurm {
         Slurm { runner, cluster }
+    }
+
+    /// The door.
+    pub fn runner(&self) -> &Runner {
+        &self.runner
     }
 
     /// The cluster's name.
@@ -104,8 +109,9 @@ impl Slurm {
         }
     }
 
-    /// How long each of `jobs` had been suspended before `edge`. A job that sacct does not answer for is absent: not
-    /// known. A suspension still open at the time of asking is not counted by any release (facts 1.3).
+    /// How long each of `jobs` had been suspended before `edge`, which lies before `now`. A job that sacct does not answer
+    /// for is absent: not known. A suspension that is still open is left out of that answer by every release (facts 1.3), so
+    /// the jobs suspended now are asked about once more.
     ///
     /// # Errors
     /// When sacct gave no answer or refused.
@@ -113,6 +119,7 @@ impl Slurm {
         &self,
         jobs: &[JobRecord],
         edge: Epoch,
+        now: Epoch,
     ) -> Result<Vec<SuspendedBefore>, SlurmError> {
         let operation = format!("ask how long {} jobs had been suspended before {edge}", jobs.len());
         let mut answered = BTreeMap::new();
@@ -120,7 +127,13 @@ impl Slurm {
             let answer = self.ask(&operation, &argv).await?;
             answered.extend(sacct::parse_suspended(&answer, &self.cluster));
         }
-        Ok(sacct::suspended_of(jobs, edge, &answered))
+        let open = sacct::suspended_now(jobs, edge);
+        let mut closed = BTreeMap::new();
+        for argv in sacct::suspended_argvs(&self.cluster, &open, now) {
+            let answer = self.ask(&operation, &argv).await?;
+            closed.extend(sacct::parse_suspended(&answer, &self.cluster));
+        }
+        Ok(sacct::suspended_of(jobs, edge, &answered, &closed))
     }
 
     /// Leader and, where `separator` is given (unguessable, new in every call), name of each of `jobs`, by DBIndex. A

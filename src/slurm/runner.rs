@@ -1,4 +1,5 @@
-//! The one door to Slurm: runs a program and brings back its standard output, standard error and exit status.
+//! The one door to Slurm, and to the programs that a site names itself: runs a program and brings back its standard
+//! output, standard error and exit status.
 //!
 //! It does not read what the programs say. It uses no shell; the program is an absolute path; the environment is
 //! a short fixed list. A program that takes too long or says too much is ended with everything it started, and
@@ -145,6 +146,43 @@ pub enum Runner {
     Emulated(EmulatedBody),
 }
 
+/// A program that is not Slurm's but the site's own, as its configuration names it: a report of quotas. It is run through the
+/// same door, by its path, without a shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SiteProgram {
+    /// The program, an absolute path.
+    pub path: PathBuf,
+    /// Its arguments, passed on as they are.
+    pub args: Vec<String>,
+    /// Longest run.
+    pub timeout: Duration,
+    /// Most that it may write to standard output.
+    pub output_bytes_max: u64,
+}
+
+/// Where a site's own program finds what it runs itself; tools for quotas lie in the sbin directories.
+const SITE_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl SiteProgram {
+    /// Runs it to its end, as [`Runner::run`] does with Slurm's.
+    ///
+    /// # Errors
+    /// When there is no complete answer. An answer with a non-zero status is an answer.
+    pub async fn run(&self) -> Result<Answer, RunError> {
+        let fixed = [("PATH", SITE_PATH), ("LANG", "C"), ("LC_ALL", "C"), ("TZ", "UTC")];
+        let shown = std::iter::once(self.path.display().to_string()).chain(self.args.iter().cloned());
+        let run = Run {
+            path: self.path.clone(),
+            args: &self.args,
+            environment: fixed.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            shown: shown.collect::<Vec<_>>().join(" "),
+            timeout: self.timeout,
+            output_bytes_max: self.output_bytes_max,
+        };
+        run.to_its_end().await
+    }
+}
+
 /// How real programs are run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Processes {
@@ -178,7 +216,7 @@ impl Runner {
     /// When it could not be started.
     pub fn start(&self, argv: &Argv) -> Result<Running, RunError> {
         match self {
-            Runner::Processes(processes) => Ok(Running::Process(processes.start(argv)?)),
+            Runner::Processes(processes) => Ok(Running::Process(processes.prepared(argv)?.start()?)),
             Runner::Emulated(body) => {
                 let answer = body(argv.program().name(), argv.args(), &environment(None))?;
                 Ok(Running::Emulated { answer, read: 0 })
@@ -204,7 +242,44 @@ fn environment(slurm_conf: Option<&str>) -> BTreeMap<String, String> {
 
 impl Processes {
     async fn run(&self, argv: &Argv) -> Result<Answer, RunError> {
-        let mut running = self.start(argv)?;
+        self.prepared(argv)?.to_its_end().await
+    }
+
+    fn prepared<'a>(&self, argv: &'a Argv) -> Result<Run<'a>, RunError> {
+        let shown = argv.to_string();
+        let conf = match self.slurm_conf.as_ref().map(|conf| conf.to_str().ok_or(conf)) {
+            Some(Err(_)) => {
+                let source = io::Error::from(io::ErrorKind::InvalidInput);
+                return Err(RunError::Spawn { argv: shown, source });
+            }
+            Some(Ok(conf)) => Some(conf),
+            None => None,
+        };
+        Ok(Run {
+            path: self.bin_dir.join(argv.program().name()),
+            args: argv.args(),
+            environment: environment(conf),
+            shown,
+            timeout: self.timeout,
+            output_bytes_max: self.output_bytes_max,
+        })
+    }
+}
+
+/// One run of one program.
+struct Run<'a> {
+    path: PathBuf,
+    args: &'a [String],
+    environment: BTreeMap<String, String>,
+    /// As a person would type it.
+    shown: String,
+    timeout: Duration,
+    output_bytes_max: u64,
+}
+
+impl Run<'_> {
+    async fn to_its_end(&self) -> Result<Answer, RunError> {
+        let mut running = self.start()?;
         let mut stdout = Vec::new();
         while running.read(&mut stdout).await? > 0 {
             if stdout.len() as u64 > self.output_bytes_max {
@@ -214,10 +289,10 @@ impl Processes {
         running.end().await.map(|answer| Answer { stdout, ..answer })
     }
 
-    fn start(&self, argv: &Argv) -> Result<Process, RunError> {
-        let (stdout, stderr, ended, group) = self.spawn(argv)?;
+    fn start(&self) -> Result<Process, RunError> {
+        let (stdout, stderr, ended, group) = self.spawn()?;
         Ok(Process {
-            argv: argv.to_string(),
+            argv: self.shown.clone(),
             stdout: Some(stdout),
             stderr: Some(stderr),
             complaint: Vec::new(),
@@ -230,19 +305,12 @@ impl Processes {
     }
 
     /// Starts the program in a process group of its own, and a thread that waits for its end.
-    fn spawn(&self, argv: &Argv) -> Result<Spawned, RunError> {
-        let path = self.bin_dir.join(argv.program().name());
-        let failed = |source| RunError::Spawn { argv: argv.to_string(), source };
-        let conf = match &self.slurm_conf {
-            Some(conf) => {
-                Some(conf.to_str().ok_or_else(|| failed(io::Error::from(io::ErrorKind::InvalidInput)))?)
-            }
-            None => None,
-        };
-        let mut child = Command::new(&path)
-            .args(argv.args())
+    fn spawn(&self) -> Result<Spawned, RunError> {
+        let failed = |source| RunError::Spawn { argv: self.shown.clone(), source };
+        let mut child = Command::new(&self.path)
+            .args(self.args)
             .env_clear()
-            .envs(environment(conf))
+            .envs(&self.environment)
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -250,7 +318,7 @@ impl Processes {
             .process_group(0)
             .spawn()
             .map_err(|source| match source.kind() {
-                io::ErrorKind::NotFound => RunError::NotFound { path: path.clone() },
+                io::ErrorKind::NotFound => RunError::NotFound { path: self.path.clone() },
                 _ => failed(source),
             })?;
         let leader = Pid::from_raw(i32::try_from(child.id()).expect("a process id fits pid_t"));
@@ -260,7 +328,7 @@ impl Processes {
         let (tell, ended) = oneshot::channel();
         let unreaped = Arc::clone(&group.leader);
         std::thread::Builder::new()
-            .name(format!("wait-{}", argv.program()))
+            .name(format!("wait-{}", self.path.file_name().unwrap_or_default().display()))
             // The receiver may be gone: then nobody is left who wants to know.
             .spawn(move || drop(tell.send(reap(child, &unreaped))))
             .map_err(failed)?;

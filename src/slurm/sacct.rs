@@ -177,14 +177,39 @@ pub fn parse_labels(
     found.certain()
 }
 
-/// What is known of `jobs` at `edge`. A job that had not started by then needs no answer: it is 0 there.
+/// Those of `jobs` that are suspended now and had started before `edge`: with `-T` every release from 20.11 to 26.05 leaves out
+/// a suspension that is still open.
+pub(super) fn suspended_now(jobs: &[JobRecord], edge: Epoch) -> Vec<JobRecord> {
+    let open = |job: &&JobRecord| is_suspended(job) && job.start.is_some_and(|start| start < edge);
+    jobs.iter().filter(open).cloned().collect()
+}
+
+fn is_suspended(job: &JobRecord) -> bool {
+    job.end.is_none() && job.state == "SUSPENDED"
+}
+
+/// What is known of `jobs` at `edge`. A job that had not started by then needs no answer: it is 0 there. `closed` are the
+/// seconds in suspensions that are over, of jobs that are suspended now.
+///
+/// Elapsed stands still while a job is suspended, so the open suspension began at start + elapsed + closed (22.05.8: Start 423,
+/// ElapsedRaw 13, closed 5 of Suspended 11, suspended since 441). Where the job was resumed meanwhile `closed` has that part as
+/// well, which moves the beginning behind every edge of the past, and `answered` has it too.
 pub(super) fn suspended_of(
     jobs: &[JobRecord],
     edge: Epoch,
     answered: &BTreeMap<u64, u64>,
+    closed: &BTreeMap<u64, u64>,
 ) -> Vec<SuspendedBefore> {
     let seconds = |job: &JobRecord| match job.start {
-        Some(start) if start < edge => answered.get(&job.key.dbindex).copied(),
+        Some(start) if start < edge => {
+            let over = answered.get(&job.key.dbindex).copied()?;
+            if !is_suspended(job) {
+                return Some(over);
+            }
+            let ran_s = job.elapsed_s.checked_add(*closed.get(&job.key.dbindex)?)?;
+            let since = start.plus(i64::try_from(ran_s).ok()?);
+            over.checked_add(u64::try_from(edge.since(since)).unwrap_or(0))
+        }
         _ => Some(0),
     };
     jobs.iter()
@@ -214,6 +239,32 @@ mod tests {
 
     fn cluster() -> ClusterName {
         ClusterName::parse("lab").unwrap()
+    }
+
+    #[test]
+    fn an_open_suspension_is_split_at_an_edge_although_truncation_leaves_it_out() {
+        // The job of 22.05.8 that the rule was tried on: suspended 1795344432 to 437 and from 441 on, seen at 447.
+        let line = "lab\x1f9\x1f9\x1facc_leaf\x1falice\x1fSUSPENDED\x1f1795344423\x1f1795344423\x1f1795344423\x1fUnknown\x1f\
+                    00:00:11\x1f13\x1fdebug\x1fnormal\x1f10\x1fcpu=1\n";
+        let job = parse_jobs(line.as_bytes(), &cluster()).records.remove(0);
+        let check = |edge, answered, closed: u64, expected: u64| {
+            let found = suspended_of(
+                std::slice::from_ref(&job),
+                Epoch(edge),
+                &BTreeMap::from([(9, answered)]),
+                &BTreeMap::from([(9, closed)]),
+            );
+            assert_eq!(found[0].seconds, expected, "{edge}");
+        };
+        check(1_795_344_434, 2, 5, 2);
+        check(1_795_344_441, 5, 5, 5);
+        check(1_795_344_443, 5, 5, 7);
+        // Resumed at 450 between the two questions: both have the part that is over now.
+        check(1_795_344_443, 7, 14, 7);
+        assert_eq!(
+            suspended_of(&[job], Epoch(1_795_344_443), &BTreeMap::from([(9, 5)]), &BTreeMap::new()),
+            []
+        );
     }
 
     #[test]

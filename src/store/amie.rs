@@ -2,11 +2,12 @@
 //!
 //! `pending` waits to be sent; `sent` is on its way, or was when the process ended, and is simply sent again; `accepted`
 //! was taken by the server; `loaded` was seen in its accounting; `failed` was refused and waits for an operator or a mended
-//! map; `superseded` is an older version, or a withdrawal of what never reached the server. Rows are never removed while their job may change.
+//! map; `superseded` is an older version, or a withdrawal of what never reached the server. Rows are never removed while their
+//! job may change.
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 
 use super::columns::{UnknownWord, bits, count, counted, from_json, json, unreadable, unsigned};
@@ -17,6 +18,14 @@ use crate::core::exact::Exact;
 use crate::core::job::JobKey;
 use crate::core::name::ClusterName;
 use crate::core::time::Epoch;
+
+mod failures;
+mod retention;
+mod storage;
+
+pub use failures::{AmieFailure, Word};
+pub use retention::{AmieRetention, FORGOTTEN};
+pub use storage::StorageCollection;
 
 /// Where a version of a record stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -89,6 +98,8 @@ pub struct AmieRow {
     pub error: String,
     /// When an operator gave a failed one up.
     pub cleared: Option<Epoch>,
+    /// The account of its job as it was told; empty where it is of no job.
+    pub account: String,
 }
 
 /// New versions that come of one job.
@@ -98,6 +109,8 @@ pub struct JobChange {
     pub key: JobKey,
     /// When it ended.
     pub ended: Option<Epoch>,
+    /// Its account, where what is told of it belongs to this one from now on.
+    pub account: Option<String>,
     /// New versions.
     pub records: Vec<Record>,
     /// Reason and account when it cannot be told yet.
@@ -124,25 +137,6 @@ pub struct AmieWaiting {
     pub jobs: usize,
     /// When the first of them ended.
     pub oldest: Option<Epoch>,
-}
-
-/// A record that the server listed as failed when it was asked last.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct AmieFailure {
-    /// The server's id, by which it is cleared.
-    pub failed_record_id: String,
-    /// Kind as the server names it.
-    pub kind: String,
-    /// AMIE resource.
-    pub resource: String,
-    /// Our id.
-    pub local_record_id: String,
-    /// The server's reason.
-    pub error: String,
-    /// When it was seen first.
-    pub seen: Epoch,
-    /// The server's row, JSON.
-    pub body: String,
 }
 
 /// What became of a version.
@@ -198,20 +192,7 @@ pub struct AmieSum {
     pub oldest: Epoch,
 }
 
-/// An operator's word that was carried out once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Word {
-    /// Its own id.
-    pub id: String,
-    /// When it was carried out.
-    pub at: Epoch,
-    /// What was asked, JSON.
-    pub body: String,
-    /// What came of it.
-    pub outcome: String,
-}
-
-const ROW: &str = "id, version, state, made, attempts, not_before, sent, accepted, settled, loaded_charge, error, cleared, body";
+const ROW: &str = "id, version, state, made, attempts, not_before, sent, accepted, settled, loaded_charge, error, cleared, body, account";
 
 impl Store {
     /// The newest versions that were made of a job, whatever its DBIndex was then: under its DBIndex, its own id, or an id
@@ -220,11 +201,14 @@ impl Store {
         self.reading("reading what was reported of a job", |conn| {
             let mut held: BTreeMap<i64, Held> = BTreeMap::new();
             let mut take = |row: &Row<'_>| -> rusqlite::Result<()> {
-                held.insert(row.get(0)?, Held { taken: row.get(1)?, record: from_json(row, 2)? });
+                held.insert(
+                    row.get(0)?,
+                    Held { taken: row.get(1)?, record: from_json(row, 2)?, account: row.get(3)? },
+                );
                 Ok(())
             };
             let columns =
-                "SELECT id, state IN ('accepted', 'loaded'), body FROM amie_records WHERE newest = 1";
+                "SELECT id, state IN ('accepted', 'loaded'), body, account FROM amie_records WHERE newest = 1";
             let mut by_job = conn.prepare_cached(&format!(
                 "{columns} AND cluster = ?1 AND dbindex = ?2 AND dbindex IS NOT NULL"
             ))?;
@@ -274,7 +258,15 @@ impl Store {
             for change in changes {
                 put_waiting(tx, change)?;
                 for record in &change.records {
-                    put_version(tx, record, Some(&change.key), now, &mut made)?;
+                    let job = (&change.key, change.account.as_deref());
+                    put_version(tx, record, Some(job), now, &mut made)?;
+                }
+                if let Some(account) = &change.account {
+                    tx.prepare_cached(
+                        "UPDATE amie_records SET account = ?3 WHERE newest = 1 AND cluster = ?1 AND dbindex = ?2 \
+                         AND dbindex IS NOT NULL AND account <> ?3",
+                    )?
+                    .execute(params![change.key.cluster.as_str(), bits(change.key.dbindex), account])?;
                 }
             }
             if let Some((name, value)) = cursor {
@@ -407,6 +399,14 @@ impl Store {
         })
     }
 
+    /// Whether a job waits: nothing of it was told.
+    pub fn amie_waits(&self, key: &JobKey) -> Result<bool, StoreError> {
+        self.reading("looking for a job that waits for AMIE", |conn| {
+            conn.prepare_cached("SELECT 1 FROM amie_waiting WHERE cluster = ?1 AND dbindex = ?2")?
+                .exists(params![key.cluster.as_str(), bits(key.dbindex)])
+        })
+    }
+
     /// Jobs that wait, by reason and account.
     pub fn amie_waiting(&self) -> Result<Vec<AmieWaiting>, StoreError> {
         self.reading("counting jobs that wait for AMIE", |conn| {
@@ -424,84 +424,6 @@ impl Store {
             rows.collect()
         })
     }
-
-    /// Replaces what the server lists as failed; the time a failure was seen first stays.
-    pub fn put_amie_failures(&mut self, failures: &[AmieFailure]) -> Result<(), StoreError> {
-        self.transaction("storing what failed at AMIE", |tx| {
-            let known = read_failures(tx)?;
-            tx.execute("DELETE FROM amie_failures", [])?;
-            let mut put = tx.prepare_cached(
-                "INSERT INTO amie_failures (failed_record_id, kind, resource, local_record_id, error, seen, body) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
-            )?;
-            for failure in failures {
-                let first = known.iter().find(|known| known.failed_record_id == failure.failed_record_id);
-                put.execute(params![
-                    failure.failed_record_id,
-                    failure.kind,
-                    failure.resource,
-                    failure.local_record_id,
-                    failure.error,
-                    first.map_or(failure.seen, |first| first.seen),
-                    failure.body,
-                ])?;
-            }
-            Ok(())
-        })
-    }
-
-    /// What the server listed as failed when it was asked last.
-    pub fn amie_failures(&self) -> Result<Vec<AmieFailure>, StoreError> {
-        self.reading("reading what failed at AMIE", read_failures)
-    }
-
-    /// Carries out an operator's word once: records to store, marks to set. `None` when it was carried out before.
-    pub fn put_amie_word(
-        &mut self,
-        word: &Word,
-        records: &[Record],
-        marks: &[(i64, AmieMark)],
-    ) -> Result<Option<AmieMade>, StoreError> {
-        self.transaction("carrying out an operator's word", |tx| {
-            let new = tx
-                .prepare_cached(
-                    "INSERT INTO amie_words (id, at, body, outcome) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
-                )?
-                .execute(params![word.id, word.at, word.body, word.outcome])?;
-            if new == 0 {
-                return Ok(None);
-            }
-            let mut made = AmieMade::default();
-            for record in records {
-                if newest(tx, record)?.is_none_or(|(_, _, held)| held != *record) {
-                    put_version(tx, record, None, word.at, &mut made)?;
-                }
-            }
-            for (id, mark) in marks {
-                set_mark(tx, *id, mark, word.at)?;
-            }
-            Ok(Some(made))
-        })
-    }
-}
-
-fn read_failures(conn: &Connection) -> rusqlite::Result<Vec<AmieFailure>> {
-    let mut statement = conn.prepare_cached(
-        "SELECT failed_record_id, kind, resource, local_record_id, error, seen, body FROM amie_failures \
-         ORDER BY seen, failed_record_id",
-    )?;
-    let rows = statement.query_map([], |row| {
-        Ok(AmieFailure {
-            failed_record_id: row.get(0)?,
-            kind: row.get(1)?,
-            resource: row.get(2)?,
-            local_record_id: row.get(3)?,
-            error: row.get(4)?,
-            seen: row.get(5)?,
-            body: row.get(6)?,
-        })
-    })?;
-    rows.collect()
 }
 
 fn put_waiting(tx: &Transaction<'_>, change: &JobChange) -> Result<(), Fault> {
@@ -546,7 +468,7 @@ fn may_be_there(tx: &Transaction<'_>, record: &Record) -> rusqlite::Result<bool>
 fn put_version(
     tx: &Transaction<'_>,
     record: &Record,
-    key: Option<&JobKey>,
+    job: Option<(&JobKey, Option<&str>)>,
     now: Epoch,
     made: &mut AmieMade,
 ) -> Result<(), Fault> {
@@ -568,16 +490,16 @@ fn put_version(
     };
     tx.prepare_cached(
         "INSERT INTO amie_records (kind, resource, local_record_id, version, newest, cluster, dbindex, project, username, \
-         happened, made, state, not_before, error, body) VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?10, \
-         ?12, ?13)",
+         happened, made, state, not_before, error, body, account) VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?10, \
+         ?12, ?13, ?14)",
     )?
     .execute(params![
         record.kind().as_str(),
         record.resource,
         record.local_record_id,
         held.map_or(1, |(_, version, _)| version.saturating_add(1)),
-        key.map(|key| key.cluster.as_str()),
-        key.map(|key| bits(key.dbindex)),
+        job.map(|(key, _)| key.cluster.as_str()),
+        job.map(|(key, _)| bits(key.dbindex)),
         record.local_project_id,
         record.username,
         record.happened(),
@@ -585,6 +507,7 @@ fn put_version(
         state.as_str(),
         fault.unwrap_or_default(),
         json(record)?,
+        job.and_then(|(_, account)| account).unwrap_or_default(),
     ])?;
     Ok(())
 }
@@ -652,5 +575,6 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<AmieRow> {
         error: row.get(10)?,
         cleared: row.get(11)?,
         record: from_json(row, 12)?,
+        account: row.get(13)?,
     })
 }

@@ -84,8 +84,9 @@ impl Store {
     /// Commands without a verdict, the oldest first.
     pub fn pending(&self) -> Result<Vec<Command>, StoreError> {
         self.reading("reading pending commands", |conn| {
-            let mut statement =
-                conn.prepare_cached("SELECT body FROM commands WHERE state = 'pending' ORDER BY issued, id")?;
+            let mut statement = conn.prepare_cached(
+                "SELECT body FROM commands WHERE state = 'pending' ORDER BY issued, body ->> 'issued_ns', id",
+            )?;
             let rows = statement.query_map([], |row| from_json(row, 0))?;
             rows.collect()
         })
@@ -150,7 +151,9 @@ impl Store {
                 "SELECT body, settled FROM commands AS c WHERE state = 'done' AND source = ?1 \
                  AND account IS NOT NULL AND NOT EXISTS (\
                  SELECT 1 FROM commands AS d WHERE d.state = 'done' AND d.source = c.source \
-                 AND d.account = c.account AND d.type = c.type AND (d.issued, d.id) > (c.issued, c.id)) \
+                 AND d.account = c.account AND d.type = c.type \
+                 AND (d.issued, coalesce(d.body ->> 'issued_ns', 0), d.id) \
+                 > (c.issued, coalesce(c.body ->> 'issued_ns', 0), c.id)) \
                  ORDER BY account, type",
             )?;
             let rows = statement.query_map([source.as_str()], |row| Ok((from_json(row, 0)?, row.get(1)?)))?;

@@ -20,7 +20,7 @@ use crate::core::time::{Epoch, Window};
 /// Records of a collection from which on it is worth room for pages.
 const MANY: usize = 5_000;
 
-/// What one reading of sacct brought, stored as a whole.
+/// What one reading of sacct brought, or a part of it, stored as a whole.
 #[derive(Debug)]
 pub struct Collection<'a> {
     /// The cluster of every record in it.
@@ -33,6 +33,10 @@ pub struct Collection<'a> {
     pub watermark: Option<Epoch>,
     /// Records, in any order.
     pub records: &'a [JobRecord],
+    /// What became of the records of the same window that were stored before these.
+    pub before: Collected,
+    /// Whether more records of the window follow: then these are facts and no more, nothing is logged and the watermark stays.
+    pub more: bool,
     /// Suspension before edges of windows.
     pub suspended: &'a [SuspendedBefore],
     /// Lines that were not understood.
@@ -55,6 +59,18 @@ pub struct Collected {
     /// Stored rows that went because the same job and submit time came with another DBIndex; the records that took
     /// their place count as new or changed as well.
     pub rekeyed: usize,
+}
+
+impl Collected {
+    /// Both together.
+    pub fn and(self, other: Collected) -> Collected {
+        Collected {
+            new: self.new + other.new,
+            changed: self.changed + other.changed,
+            unchanged: self.unchanged + other.unchanged,
+            rekeyed: self.rekeyed + other.rekeyed,
+        }
+    }
 }
 
 /// One line of the log of collections.
@@ -106,18 +122,24 @@ impl Store {
             }
             putting.put_suspended(collection.suspended)?;
             let collected = putting.finish()?;
-            if let Some(watermark) = collection.watermark {
-                tx.prepare_cached("UPDATE clusters SET watermark = ?2 WHERE id = ?1")?
-                    .execute(params![cluster, watermark])?;
+            if collection.more {
+                return Ok(collected);
             }
-            log_collection(tx, cluster, collection, collected)?;
+            if let Some(watermark) = collection.watermark {
+                // Reading the past anew takes nothing back of what is complete up to now.
+                tx.prepare_cached(
+                    "UPDATE clusters SET watermark = max(coalesce(watermark, ?2), ?2) WHERE id = ?1",
+                )?
+                .execute(params![cluster, watermark])?;
+            }
+            log_collection(tx, cluster, collection, collection.before.and(collected))?;
             Ok(collected)
         })?;
         self.names = names;
         Ok(collected)
     }
 
-    /// Up to where the ledger of a cluster is complete.
+    /// Up to where the ledger of a cluster is complete; it never goes back.
     pub fn watermark(&self, cluster: &ClusterName) -> Result<Option<Epoch>, StoreError> {
         self.reading("reading the watermark", |conn| {
             conn.prepare_cached("SELECT watermark FROM clusters WHERE name = ?1")?

@@ -31,6 +31,7 @@ mod reports;
 mod retention;
 mod schema;
 mod snapshots;
+mod source_quotas;
 #[cfg(test)]
 mod tests;
 mod totals;
@@ -40,7 +41,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 pub use amie::{
-    AmieFailure, AmieFilter, AmieMade, AmieMark, AmieRow, AmieState, AmieSum, AmieWaiting, JobChange, Word,
+    AmieFailure, AmieFilter, AmieMade, AmieMark, AmieRetention, AmieRow, AmieState, AmieSum, AmieWaiting,
+    FORGOTTEN, JobChange, StorageCollection, Word,
 };
 pub use decisions::LoggedDecision;
 pub use error::{Class, StoreError};
@@ -53,6 +55,7 @@ pub use outbox::{DeadLetter, Delivery, Enqueued, FailedDelivery, LEASE_S, Lease,
 pub use ownership::{Owned, ResetHow};
 pub use retention::{Pruned, Retention};
 pub use snapshots::Snapshot;
+pub use source_quotas::AcceptedQuotas;
 pub use totals::{KeptWindows, Recount};
 
 use error::Fault;

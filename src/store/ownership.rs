@@ -138,7 +138,10 @@ pub(super) fn follow(
             Ok(())
         }
         Change::ResetRawUsage { marker, .. } if in_effect => put_marker(tx, marker, at, ResetHow::Reset),
-        Change::Accounts { .. } | Change::User { .. } | Change::ResetRawUsage { .. } => Ok(()),
+        Change::Accounts { .. }
+        | Change::User { .. }
+        | Change::Users { .. }
+        | Change::ResetRawUsage { .. } => Ok(()),
     }
 }
 

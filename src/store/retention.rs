@@ -1,5 +1,5 @@
 //! What may be forgotten. Never anything open: pending commands, unsettled intents, undelivered messages, dead
-//! letters, jobs without an end, markers of resets, limits the agent owns.
+//! letters, jobs without an end or that wait for AMIE, markers of resets, limits the agent owns.
 
 use rusqlite::params;
 
@@ -11,7 +11,7 @@ use super::totals::Ledgered;
 use crate::core::time::Epoch;
 
 /// Rows removed in one transaction: a daemon's reader or cycle is never kept waiting long.
-const ROWS_PER_TRANSACTION: usize = 50_000;
+pub(super) const ROWS_PER_TRANSACTION: usize = 50_000;
 
 /// How long what is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,8 +129,11 @@ impl Store {
     }
 }
 
+/// Not those that wait to be told to AMIE: they are the only trace of what has to be told.
 const JOBS: &str = "DELETE FROM jobs WHERE seq IN (\
-    SELECT seq FROM jobs WHERE cluster = ?1 AND ended < ?2 LIMIT ?3)";
+    SELECT seq FROM jobs WHERE cluster = ?1 AND ended < ?2 AND NOT EXISTS (\
+    SELECT 1 FROM amie_waiting AS w JOIN clusters ON clusters.name = w.cluster \
+    WHERE clusters.id = ?1 AND w.dbindex = jobs.dbindex) LIMIT ?3)";
 
 const SUSPENDED: &str = "DELETE FROM suspended WHERE (cluster, edge, dbindex) IN (\
     SELECT cluster, edge, dbindex FROM suspended AS s WHERE edge < ?1 AND NOT EXISTS (\

@@ -9,7 +9,7 @@ use rusqlite::Transaction;
 pub(super) const APPLICATION_ID: i64 = 0x5353_4131;
 
 /// Every step. The n-th (from 1) brings a file from `user_version` n - 1 to n.
-pub(super) const STEPS: [&str; 4] = [FIRST, REPORTS, AMIE, SCALE];
+pub(super) const STEPS: [&str; 6] = [FIRST, REPORTS, AMIE, SOURCE_QUOTAS, AMIE_STORAGE, SCALE];
 
 /// The newest schema this program knows.
 pub(super) const NEWEST: i64 = STEPS.len() as i64;
@@ -269,6 +269,37 @@ CREATE TABLE amie_words (
 DELETE FROM outbox WHERE kind = 'amie_compute';
 DELETE FROM delivered WHERE kind = 'amie_compute';
 DELETE FROM cursors WHERE name LIKE 'amie:%';
+";
+
+/// Quotas, beside the snapshots of policies and allocations.
+const SOURCE_QUOTAS: &str = "
+CREATE TABLE source_quotas (
+    source TEXT PRIMARY KEY,
+    since INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    body TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// Collections of storage reports: one row per report and interval, which begins on that day (days since 1970). `waiting`
+/// holds the lines whose account has no project yet. And with every AMIE record the account of its job as it was told.
+const AMIE_STORAGE: &str = "
+CREATE TABLE amie_storage (
+    report TEXT NOT NULL,
+    day INTEGER NOT NULL,
+    tried INTEGER NOT NULL,
+    collected INTEGER,
+    lines INTEGER NOT NULL,
+    records INTEGER NOT NULL,
+    excluded INTEGER NOT NULL,
+    rejected INTEGER NOT NULL,
+    samples TEXT NOT NULL,
+    error TEXT NOT NULL,
+    waiting TEXT NOT NULL,
+    PRIMARY KEY (report, day)
+) STRICT, WITHOUT ROWID;
+
+ALTER TABLE amie_records ADD COLUMN account TEXT NOT NULL DEFAULT '';
 ";
 
 /// Texts of jobs are kept once each and jobs name them by number; totals of ended jobs are kept beside them, changed in the

@@ -217,7 +217,7 @@ async fn a_user_change_must_list_that_user_in_that_account_and_nobody_else() {
     let said = complaint(&user(shares(3)), 0, &format!("{heading}{bob}{alice}"), "").await;
     assert_eq!(said.unwrap(), "sacctmgr also changed edge_a/alice");
     let said = complaint(&user(shares(3)), 0, heading, "").await;
-    assert_eq!(said.unwrap(), "sacctmgr did not list edge_a/bob as changed");
+    assert_eq!(said.unwrap(), "sacctmgr did not list user bob and account edge_a as changed");
 }
 
 #[tokio::test]
@@ -392,7 +392,7 @@ async fn suspension_before_an_edge_is_asked_in_portions_and_unknown_where_sacct_
     let edge = Epoch(1_795_327_200);
     let (slurm, asked) = answering(0, fixture!("sacct-suspended.out"), "");
     let known: BTreeMap<u64, u64> = slurm
-        .suspended_before(&jobs, edge)
+        .suspended_before(&jobs, edge, edge.plus(7200))
         .await
         .unwrap()
         .into_iter()
@@ -414,7 +414,7 @@ async fn suspension_before_an_edge_is_asked_in_portions_and_unknown_where_sacct_
         .map(|record| JobRecord { start: Some(Epoch(1)), ..record })
         .collect();
     let (slurm, asked) = answering(0, b"", "");
-    assert!(slurm.suspended_before(&many, edge).await.unwrap().is_empty());
+    assert!(slurm.suspended_before(&many, edge, edge.plus(7200)).await.unwrap().is_empty());
     assert_eq!(asked.lock().unwrap().len(), 3);
 }
 

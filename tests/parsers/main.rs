@@ -256,7 +256,9 @@ fn an_account_of_unclear_raw_usage_is_absent_rather_than_zero() {
         " bio|||cpu=1",
         " bio||5|cpu=x",
         " bio||5",
-        "bio||5|cpu=1",
+        "bio||5|cpu=1\n x|y||0|cpu=0",
+        " x\nbio||5|cpu=1",
+        "bio||5|cpu=1\nbio||6|cpu=1",
         " bio||5|cpu=1|",
         " root||5|",
     ];
@@ -267,6 +269,33 @@ fn an_account_of_unclear_raw_usage_is_absent_rather_than_zero() {
     assert_eq!(sshare::parse(b"root||5|cpu=1\n bio||5|cpu=1\n").len(), 2);
     assert_eq!(sshare::parse(b"root||5|cpu=1\n bio||5|cpu=1\n bio||6|cpu=1\n").len(), 1);
     assert_eq!(sshare::parse(b"root||5|cpu=1\n bio||5|cpu=1").len(), 1);
+    let forged = b"bio||6|cpu=1\nroot||5|cpu=1\n bio||5|cpu=1\n";
+    assert_eq!(sshare::parse(forged)[&account("bio")].raw_usage, 5, "the row in the tree stands");
+}
+
+#[test]
+fn accounts_that_are_listed_beside_the_tree_after_a_deletion_have_their_raw_usage() {
+    let capture = include_str!("../../fixtures/slurm/22.05/sshare_after_delete.txt");
+    let answers: Vec<String> = capture
+        .split("$ ")
+        .filter(|call| call.starts_with("sshare "))
+        .map(|call| call.lines().filter_map(|line| line.trim_start().strip_prefix("O|")).collect::<Vec<_>>())
+        .map(|rows| rows.iter().map(|row| format!("{}\n", row.trim_end_matches('$'))).collect())
+        .collect();
+    let [before, after, used, ..] = answers.as_slice() else { panic!("three answers: {answers:#?}") };
+    assert!(before.contains("\n   fxc||"), "in the tree: {before}");
+    assert!(after.starts_with("fxb|alice|0|") && after.contains("\nfxc||0|"), "beside it: {after}");
+    let fx = |answer: &str| -> Vec<(String, u64)> {
+        let found = sshare::parse(answer.as_bytes()).into_iter();
+        let ours = found.filter(|(name, _)| name.as_str().starts_with("fx"));
+        ours.map(|(name, usage)| (name.to_string(), usage.raw_usage)).collect()
+    };
+    let expected = |list: &[(&str, u64)]| -> Vec<(String, u64)> {
+        list.iter().map(|(name, raw)| ((*name).to_owned(), *raw)).collect()
+    };
+    assert_eq!(fx(before), expected(&[("fxa", 0), ("fxb", 0), ("fxc", 0)]));
+    assert_eq!(fx(after), expected(&[("fxb", 0), ("fxc", 0)]));
+    assert_eq!(fx(used), expected(&[("fxb", 4), ("fxc", 0), ("fxz", 6)]));
 }
 
 #[test]

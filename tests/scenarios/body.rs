@@ -105,7 +105,7 @@ impl Body {
     /// Leaves nothing behind that goes on.
     pub fn end(&self, prefix: &str) {
         if let Kind::Real(lab) = &self.kind {
-            stop_jobs(lab, &[prefix]);
+            lab.stop_jobs(&[prefix]);
         }
     }
 
@@ -179,59 +179,6 @@ fn real(
     command.args(args).env_clear().envs(env).env("SLURM_CONF", &lab.env["SLURM_CONF"]);
     let output = command.current_dir("/").stdin(Stdio::null()).output().expect("the program starts");
     called(program, args, &output.stdout, &output.stderr, output.status.code().unwrap_or(-1))
-}
-
-/// Removes what earlier runs of these scenarios left in the lab: accounts, QOS and job records. All at once and before any of
-/// them begins: slurmctld 22.05.8 lists accounts at wrong places in sshare after a deletion until the next account is added.
-pub fn forget(lab: &Lab, prefixes: &[&str]) {
-    let begin = |text: String| -> Vec<String> {
-        let ours = |name: &&str| prefixes.iter().any(|prefix| name.starts_with(prefix));
-        text.lines().filter(ours).map(str::to_owned).collect()
-    };
-    let accounts = begin(lab.must("sacctmgr", &["-nP", "show", "account", "format=account"]));
-    if !accounts.is_empty() {
-        stop_jobs(lab, prefixes);
-        let _lock = lab.accounts_lock();
-        lab.must("sacctmgr", &["-i", "delete", "account", &format!("name={}", accounts.join(","))]);
-    }
-    let qos = begin(lab.must("sacctmgr", &["-nP", "show", "qos", "format=name"]));
-    if !qos.is_empty() {
-        lab.must("sacctmgr", &["-i", "delete", "qos", &format!("name={}", qos.join(","))]);
-    }
-    let jobs = of_accounts(prefixes);
-    let of_jobs = format!("where job_db_inx in (select job_db_inx from lab_job_table where {jobs})");
-    lab.lab(
-        "sql",
-        &[format!(
-            "delete from lab_step_table {of_jobs}; delete from lab_suspend_table {of_jobs}; \
-             delete from lab_job_table where {jobs}"
-        )],
-    );
-}
-
-/// Condition that selects the jobs of scenarios.
-fn of_accounts(prefixes: &[&str]) -> String {
-    let like = |prefix: &&str| format!("account like '{}%'", prefix.replace('_', "\\_"));
-    format!("({})", prefixes.iter().map(like).collect::<Vec<_>>().join(" or "))
-}
-
-/// Ends what runs or waits, and waits until slurmdbd knows.
-fn stop_jobs(lab: &Lab, prefixes: &[&str]) {
-    let open = format!("{} and time_end = 0 and state < 3", of_accounts(prefixes));
-    let ids = lab.lab("sql", &[format!("select distinct id_job from lab_job_table where {open}")]);
-    let ids: Vec<&str> = ids.lines().map(str::trim).filter(|id| !id.is_empty()).collect();
-    if ids.is_empty() {
-        return;
-    }
-    lab.run("scancel", &ids);
-    let count = format!("select count(*) from lab_job_table where {open}");
-    for _ in 0..600 {
-        if lab.lab("sql", std::slice::from_ref(&count)).lines().last().map(str::trim) == Some("0") {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
-    panic!("jobs do not end: {ids:?}");
 }
 
 /// The line of `lab jobs`.

@@ -9,7 +9,6 @@ use slurm_site_agent::core::name::AccountName;
 use slurm_site_agent::core::time::{Epoch, Window};
 use slurm_site_agent::core::tres::Tres;
 use slurm_site_agent::emulator::central::{CentralState, Clock as CentralClock};
-use slurm_site_agent::slurm::Slurm;
 
 use crate::body::Body;
 use crate::normal::{Call, Normal};
@@ -188,8 +187,6 @@ impl Play<'_> {
         if reconfigured && !is_new {
             let config = read(&config, site.folder.path());
             site.agent.reconfigure(config).expect("a configuration that works");
-            // The agent thinks it is in production and would go on with the programs of this host.
-            site.agent.slurm = Slurm::new(body.runner(), site.agent.config.cluster.name.clone());
         }
         site
     }
@@ -232,7 +229,7 @@ impl Play<'_> {
         let hour = Window::new(now.plus(-3600), now);
         let tres = [Tres::cpu(), Tres::mem(), Tres::billing(), Tres::parse("gres/gpu").expect("a TRES")];
         let jobs = slurm.collect(Window::new(now.plus(-40 * 86_400), now)).await.expect("sacct answers");
-        slurm.suspended_before(&jobs.records, now.plus(-1800)).await.expect("sacct -T answers");
+        slurm.suspended_before(&jobs.records, now.plus(-1800), now).await.expect("sacct -T answers");
         slurm.observe().await.expect("show assoc answers");
         slurm.qos().await.expect("show qos answers");
         slurm.tres().await.expect("show tres answers");

@@ -237,6 +237,53 @@ impl Lab {
         std::fs::File::create(self.dir.join("accounts.lock")).expect("a lock file")
     }
 
+    /// Removes what earlier runs left in the lab: accounts and QOS whose names begin so, and their job records, so that a test can be
+    /// repeated on the same lab. What is made anew with the same name begins with nothing (fixtures/slurm/22.05/sshare_after_delete.txt).
+    pub fn forget(&self, prefixes: &[&str]) {
+        let begin = |text: String| -> Vec<String> {
+            let ours = |name: &&str| prefixes.iter().any(|prefix| name.starts_with(prefix));
+            text.lines().filter(ours).map(str::to_owned).collect()
+        };
+        let accounts = begin(self.must("sacctmgr", &["-nP", "show", "account", "format=account"]));
+        if !accounts.is_empty() {
+            self.stop_jobs(prefixes);
+            let _lock = self.accounts_lock();
+            self.must("sacctmgr", &["-i", "delete", "account", &format!("name={}", accounts.join(","))]);
+        }
+        let qos = begin(self.must("sacctmgr", &["-nP", "show", "qos", "format=name"]));
+        if !qos.is_empty() {
+            self.must("sacctmgr", &["-i", "delete", "qos", &format!("name={}", qos.join(","))]);
+        }
+        let jobs = of_accounts(prefixes);
+        let of_jobs = format!("where job_db_inx in (select job_db_inx from lab_job_table where {jobs})");
+        self.lab(
+            "sql",
+            &[format!(
+                "delete from lab_step_table {of_jobs}; delete from lab_suspend_table {of_jobs}; \
+                 delete from lab_job_table where {jobs}"
+            )],
+        );
+    }
+
+    /// Ends what runs or waits, and waits until slurmdbd knows.
+    pub fn stop_jobs(&self, prefixes: &[&str]) {
+        let open = format!("{} and time_end = 0 and state < 3", of_accounts(prefixes));
+        let ids = self.lab("sql", &[format!("select distinct id_job from lab_job_table where {open}")]);
+        let ids: Vec<&str> = ids.lines().map(str::trim).filter(|id| !id.is_empty()).collect();
+        if ids.is_empty() {
+            return;
+        }
+        self.run("scancel", &ids);
+        let count = format!("select count(*) from lab_job_table where {open}");
+        for _ in 0..600 {
+            if self.lab("sql", std::slice::from_ref(&count)).lines().last().map(str::trim) == Some("0") {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("jobs do not end: {ids:?}");
+    }
+
     /// Makes accounts below `parent` with users alice and bob.
     pub fn accounts(&self, names: &[&str], parent: &str) {
         let _lock = self.accounts_lock();
@@ -266,4 +313,10 @@ fn ended(mut command: Command) -> (i32, String) {
     let text =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     (output.status.code().unwrap_or(-1), text)
+}
+
+/// Condition that selects the jobs of accounts whose names begin so.
+fn of_accounts(prefixes: &[&str]) -> String {
+    let like = |prefix: &&str| format!("account like '{}%'", prefix.replace('_', "\\_"));
+    format!("({})", prefixes.iter().map(like).collect::<Vec<_>>().join(" or "))
 }

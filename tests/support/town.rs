@@ -5,7 +5,7 @@
     reason = "each test crate compiles all of this and uses a part; expect would fail where all is used"
 )]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use slurm_site_agent::agent::cycle::CycleReport;
@@ -24,6 +24,7 @@ pub struct Town {
     pub slurm: Arc<EmulatedSlurm>,
     pub portal: Portal,
     pub site: Site,
+    runs: Arc<Mutex<Vec<String>>>,
 }
 
 /// What a town begins with.
@@ -75,8 +76,14 @@ impl Town {
             portal.url, plan.source, plan.config
         );
         let now = plan.now.parse::<jiff::Timestamp>().expect("an instant").as_second();
-        let site = Site::new(&config, Epoch(now), Some(runner(&slurm)));
-        Town { slurm, portal, site }
+        let runs = Arc::default();
+        let site = Site::new(&config, Epoch(now), Some(written_down(&slurm, &runs)));
+        Town { slurm, portal, site, runs }
+    }
+
+    /// The programs that were run since the last time this was asked.
+    pub fn take_runs(&self) -> Vec<String> {
+        std::mem::take(&mut self.runs.lock().expect("no panic holds it"))
     }
 
     /// Moves all clocks.
@@ -126,6 +133,16 @@ pub fn runner(slurm: &Arc<EmulatedSlurm>) -> Runner {
             source: std::io::Error::other(error),
         })?;
         Ok(Answer { stdout: output.stdout, stderr: output.stderr, status: output.status })
+    }))
+}
+
+/// The same, with every program written down.
+fn written_down(slurm: &Arc<EmulatedSlurm>, runs: &Arc<Mutex<Vec<String>>>) -> Runner {
+    let Runner::Emulated(body) = runner(slurm) else { unreachable!("it is the emulated one") };
+    let runs = Arc::clone(runs);
+    Runner::Emulated(Arc::new(move |program, args, env| {
+        runs.lock().expect("no panic holds it").push(format!("{program} {}", args.join(" ")));
+        body(program, args, env)
     }))
 }
 

@@ -8,7 +8,7 @@ use crate::central::amie::{FailedRecord, LoadedRecord};
 use crate::core::amie::Record;
 use crate::core::exact::Exact;
 use crate::core::time::Epoch;
-use crate::store::{AmieFailure, AmieMark, AmieRow, AmieState};
+use crate::store::{AmieFailure, AmieMark, AmieRow, AmieState, Store, StoreError};
 
 /// When the server was last asked.
 const MARK: &str = "amie_read_back";
@@ -18,6 +18,14 @@ pub(super) const STATUS: &str = "amie_status";
 const SKEW_S: i64 = 3600;
 /// Digits that servers have been seen to keep of a charge.
 const PLACES_KEPT: std::ops::RangeInclusive<u32> = 2..=5;
+
+/// Whether the server was seen not to tell what it has loaded: 1 when so.
+const SILENT: &str = "amie_loaded_not_told";
+
+/// Whether the server does not tell what it has loaded, so that `accepted` is as far as a record comes.
+pub fn tells_nothing(store: &Store) -> Result<bool, StoreError> {
+    Ok(store.get_cursor(SILENT)? == Some(1))
+}
 
 /// What was found.
 #[derive(Debug, Clone, Default)]
@@ -65,6 +73,9 @@ pub async fn read_back(agent: &mut Agent, now: Epoch, force: bool) -> Result<Rea
         }
     };
     found.tells_loaded = loaded.is_some();
+    if tells_nothing(&agent.store)? == found.tells_loaded {
+        agent.store.put_cursor(SILENT, u64::from(!found.tells_loaded))?;
+    }
     let mut marks = loaded_marks(agent, &loaded.unwrap_or_default())?;
     found.loaded = marks.len();
     let just_loaded: BTreeSet<i64> = marks.keys().copied().collect();

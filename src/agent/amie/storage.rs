@@ -1,185 +1,274 @@
-//! Storage records from files that other programs renew: `repquota -O csv`, or one JSON object per line.
+//! Storage records: each report is collected once in every interval, from a file that another program renews or from a
+//! program of the site. What cannot be collected is tried again; lines whose account has no project wait in the store and go
+//! out when the map is mended. Nothing that is not understood becomes a record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use serde::Deserialize;
-
 use super::super::Agent;
-use super::super::error::AgentError;
-use crate::config::{Amie, StorageFormat, StorageReport};
-use crate::core::amie::{Detail, Record, Reporting, Storage, charge_text};
-use crate::core::exact::Exact;
+use super::super::error::{AgentError, chain};
+use super::super::step::Step;
+use super::fingerprint;
+use crate::config::{Amie, ReportSource, StorageReport};
+use crate::core::amie::{Record, Reporting, Stored, StoredVerdict};
+use crate::core::command::Mode;
 use crate::core::time::Epoch;
+use crate::filesystem::{self, Parsed};
+use crate::slurm::{Answer, RunError, SiteProgram};
+use crate::store::StorageCollection;
 
-/// Largest file that is read, in bytes: half a million lines.
-const FILE_BYTES_MAX: u64 = 64 << 20;
-/// repquota counts blocks of 1024 bytes.
-const BLOCK_BYTES: u64 = 1024;
-const GB: i128 = 1_000_000_000;
-const DAY_S: i64 = 86_400;
+/// A report that could not be collected is tried again after so many seconds: a program that hangs until its limit must not
+/// hold up every cycle.
+const RETRY_S: i64 = 15 * 60;
+/// Rejected lines that are kept with the reason.
+const SAMPLES_MAX: usize = 5;
+/// Lines that are kept because their account has no project; more are counted as rejected.
+const WAITING_MAX: usize = 100_000;
+/// Characters of a program's complaint that are shown.
+const COMPLAINT_CHARS_MAX: usize = 300;
 
-/// What one line says.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Line {
-    username: String,
-    account: Option<String>,
-    bytes_stored: u64,
-    file_count: Option<u64>,
-    bytes_read: Option<u64>,
-    bytes_written: Option<u64>,
-    files_read: Option<u64>,
-    files_written: Option<u64>,
-    media_type: Option<String>,
-    system_copies: Option<u64>,
-    user_copies: Option<u64>,
-}
-
-/// Records of every file for the interval in which it was renewed; the same interval is restated, never counted twice.
-pub(super) fn make(
+/// Records of every report that is due, and of lines that waited for a map that has changed. `again` collects all reports
+/// anew, whether this interval has been collected or not.
+pub(super) async fn make(
     agent: &mut Agent,
     amie: &Amie,
     rules: &Reporting,
+    again: bool,
     now: Epoch,
 ) -> Result<(usize, Vec<String>), AgentError> {
     let (mut made, mut findings) = (0, Vec::new());
     for report in &amie.storage {
-        match read(report) {
-            Err(why) => findings.push(format!("storage report {}: {why}", report.file.display())),
-            Ok((collected, lines)) => {
-                let mut records = BTreeMap::new();
-                for line in lines {
-                    match record(agent, report, rules, collected, line) {
-                        Ok(record) => drop(records.insert(record.local_record_id.clone(), record)),
-                        Err(why) => {
-                            findings.push(format!("storage report {}: {why}", report.file.display()));
-                        }
-                    }
-                }
-                let records: Vec<Record> = records.into_values().collect();
-                let stored = agent.store.put_amie_records(&records, now)?;
-                made += stored.new + stored.restated;
-            }
+        let name = &report.rule.name;
+        made += mend(agent, report, rules, now)?;
+        let Some(day) = first_day(agent, report, now) else { continue };
+        let known = agent.store.amie_storage(name, day)?;
+        let due = match &known {
+            None => true,
+            Some(known) => again || (known.collected.is_none() && now.since(known.tried) >= RETRY_S),
+        };
+        if due {
+            made += collect(agent, report, rules, day, now).await?;
+        }
+        if let Some(collection) = agent.store.amie_storage(name, day)? {
+            findings.extend(finding(&collection));
         }
     }
-    findings.truncate(20);
     Ok((made, findings))
 }
 
-fn read(report: &StorageReport) -> Result<(Epoch, Vec<Line>), String> {
-    let meta = std::fs::metadata(&report.file).map_err(|error| error.to_string())?;
-    if meta.len() > FILE_BYTES_MAX {
-        return Err(format!("it is larger than {FILE_BYTES_MAX} bytes"));
-    }
-    let modified = meta.modified().map_err(|error| error.to_string())?;
-    let since = modified.duration_since(UNIX_EPOCH).map_err(|error| error.to_string())?;
-    let collected = Epoch(i64::try_from(since.as_secs()).map_err(|error| error.to_string())?);
-    let text = std::fs::read_to_string(&report.file).map_err(|error| error.to_string())?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let parsed: Result<Vec<Option<Line>>, String> = lines
-        .map(|(number, line)| parse(report.format, line).map_err(|why| format!("line {}: {why}", number + 1)))
-        .collect();
-    Ok((collected, parsed?.into_iter().flatten().collect()))
+/// First day of the interval in which an instant lies, in days since 1970 of the cluster's time zone.
+fn first_day(agent: &Agent, report: &StorageReport, instant: Epoch) -> Option<i64> {
+    let zone = agent.config.cluster.time_zone.clone();
+    let date = jiff::Timestamp::from_second(instant.0).ok()?.to_zoned(zone).date();
+    let days = date.since((jiff::Unit::Day, jiff::civil::date(1970, 1, 1))).ok()?.get_days();
+    let length = i64::try_from(report.rule.interval_days).ok()?;
+    Some(i64::from(days).div_euclid(length) * length)
 }
 
-/// One line; `None` for a heading.
-fn parse(format: StorageFormat, line: &str) -> Result<Option<Line>, String> {
-    if format == StorageFormat::Json {
-        return serde_json::from_str(line).map(Some).map_err(|error| error.to_string());
-    }
-    let fields: Vec<&str> = line.split(',').map(|field| field.trim_matches('"')).collect();
-    if matches!(fields.first(), Some(&("User" | "Group" | "Project"))) {
-        return Ok(None);
-    }
-    // User,BlockStatus,FileStatus,BlockUsed,BlockSoftLimit,BlockHardLimit,BlockGrace,FileUsed,...
-    let number = |at: usize, name: &str| -> Result<u64, String> {
-        let text = fields.get(at).copied().unwrap_or("");
-        text.parse().map_err(|_| format!("{name} {text:?} is no number"))
-    };
-    let blocks = number(3, "BlockUsed")?;
-    let bytes_stored = blocks.checked_mul(BLOCK_BYTES).ok_or("BlockUsed has no room")?;
-    let name = fields[0].to_owned();
-    let file_count = Some(number(7, "FileUsed")?);
-    let line = match format {
-        StorageFormat::RepquotaProjects => {
-            Line { username: String::new(), account: Some(name), bytes_stored, file_count, ..Line::default() }
+/// A day as it stands in ids.
+fn day_text(day: i64) -> String {
+    let span = jiff::Span::new().try_days(day);
+    let date = span.and_then(|span| jiff::civil::date(1970, 1, 1).checked_add(span));
+    date.map_or_else(|_| day.to_string(), |date| date.to_string())
+}
+
+/// Collects one report and stores what came of it; how many new versions of records.
+async fn collect(
+    agent: &mut Agent,
+    report: &StorageReport,
+    rules: &Reporting,
+    day: i64,
+    now: Epoch,
+) -> Result<usize, AgentError> {
+    let mut collection = StorageCollection::tried(&report.rule.name, day, now);
+    let mut records = Vec::new();
+    match read(agent, report, day, now).await {
+        Err(why) => collection.error = why,
+        Ok((collected, parsed)) => {
+            collection.collected = Some(collected);
+            collection.lines = parsed.lines.len();
+            collection.rejected = parsed.rejected;
+            collection.samples = parsed.samples;
+            records = judge(agent, report, rules, parsed.lines, &mut collection);
+            collection.records = records.len();
         }
-        _ => Line { username: name, bytes_stored, file_count, ..Line::default() },
-    };
-    Ok(Some(line))
+    }
+    if let Some(known) = agent.store.amie_storage(&collection.report, day)?
+        && known.collected.is_some()
+        && collection.collected.is_none()
+    {
+        // What was collected in this interval stands.
+        collection = StorageCollection { tried: now, error: collection.error, ..known };
+    }
+    let stored = agent.store.put_amie_storage(&collection, &records, now)?;
+    Step::Enqueued.passed();
+    Ok(stored.new + stored.restated)
 }
 
-fn record(
+/// Makes records of lines that waited, when the map or the report's rule is another one than it was.
+fn mend(
+    agent: &mut Agent,
+    report: &StorageReport,
+    rules: &Reporting,
+    now: Epoch,
+) -> Result<usize, AgentError> {
+    let cursor = format!("amie_storage_rules:{}", report.rule.name);
+    let rule = fingerprint(&format!("{:?} {:?}", rules.mapping, report.rule));
+    if agent.store.get_cursor(&cursor)? == Some(rule) {
+        return Ok(0);
+    }
+    let mut made = 0;
+    for mut collection in agent.store.amie_storage_waiting(&report.rule.name)? {
+        let lines = std::mem::take(&mut collection.waiting);
+        let records = judge(agent, report, rules, lines, &mut collection);
+        collection.records += records.len();
+        let stored = agent.store.put_amie_storage(&collection, &records, now)?;
+        made += stored.new + stored.restated;
+    }
+    agent.store.put_cursor(&cursor, rule)?;
+    Ok(made)
+}
+
+/// Records of lines; the others are counted or kept in the collection.
+fn judge(
     agent: &Agent,
     report: &StorageReport,
     rules: &Reporting,
-    collected: Epoch,
-    line: Line,
-) -> Result<Record, String> {
-    let account = line.account.clone().or_else(|| report.account.as_ref().map(ToString::to_string));
-    let account = account.ok_or_else(|| format!("user {:?} has no account", line.username))?;
-    let project = match rules.mapping.project(&account) {
-        Ok(Some(project)) => project,
-        Ok(None) => return Err(format!("account {account:?} is excluded")),
-        Err(waits) => return Err(format!("account {account:?}: {}", waits.reason)),
-    };
-    // Data of a whole project is charged under the project's own name.
-    let user = if line.username.is_empty() { account.clone() } else { line.username.clone() };
-    let charge = Exact::fraction(i128::from(line.bytes_stored), GB)
-        .and_then(|gb| charge_text(gb.times(report.gb_charge)?))
-        .ok_or("the charge has no room")?;
-    let interval_s = DAY_S.saturating_mul(i64::try_from(report.interval_days).unwrap_or(1));
-    let interval = collected.0.div_euclid(interval_s);
-    let name = report.file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok(Record {
-        local_record_id: format!(
-            "{}.storage.{name}.{account}.{user}.{}",
-            agent.config.cluster.name,
-            interval * interval_s / DAY_S
-        ),
-        username: rules.mapping.username(&user).to_owned(),
-        local_project_id: project,
-        resource: report.resource.clone(),
-        charge,
-        local_reference: String::new(),
-        detail: Detail::Storage(Storage {
-            collected,
-            interval_days: Some(report.interval_days),
-            bytes_stored: Some(line.bytes_stored),
-            file_count: line.file_count,
-            bytes_read: line.bytes_read,
-            bytes_written: line.bytes_written,
-            files_read: line.files_read,
-            files_written: line.files_written,
-            media_type: Some(line.media_type.unwrap_or_else(|| report.media_type.clone())),
-            system_copies: line.system_copies,
-            user_copies: line.user_copies,
-        }),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_of_repquota_and_json_are_read_and_nothing_unreadable_becomes_zero() {
-        let heading =
-            "User,BlockStatus,FileStatus,BlockUsed,BlockSoftLimit,BlockHardLimit,BlockGrace,FileUsed";
-        assert!(parse(StorageFormat::RepquotaUsers, heading).unwrap().is_none());
-        let user = parse(StorageFormat::RepquotaUsers, "alice,ok,ok,2,0,0,,17,0,0,").unwrap().unwrap();
-        assert_eq!((user.username.as_str(), user.bytes_stored, user.file_count), ("alice", 2048, Some(17)));
-        let project = parse(StorageFormat::RepquotaProjects, "bio42,ok,ok,1,0,0,,1").unwrap().unwrap();
-        assert_eq!((project.account.as_deref(), project.bytes_stored), (Some("bio42"), 1024));
-        let json = r#"{"username": "bob", "account": "bio42", "bytes_stored": 5, "media_type": "Tape"}"#;
-        let line = parse(StorageFormat::Json, json).unwrap().unwrap();
-        assert_eq!((line.bytes_stored, line.media_type.as_deref()), (5, Some("Tape")));
-        for bad in ["alice,ok,ok,2K,0,0,,17", "alice", "alice,ok,ok,,0,0,,1", "alice,ok,ok,-2,0,0,,17"] {
-            assert!(parse(StorageFormat::RepquotaUsers, bad).is_err(), "{bad}");
-        }
-        for bad in [r#"{"username": "bob"}x"#, r#"{"bytes_stored": -1}"#, r#"{"bytes": 1}"#] {
-            assert!(parse(StorageFormat::Json, bad).is_err(), "{bad}");
+    lines: Vec<Stored>,
+    collection: &mut StorageCollection,
+) -> Vec<Record> {
+    let cluster = &agent.config.cluster.name;
+    let when = (&*day_text(collection.day), collection.collected.unwrap_or(collection.tried));
+    let mut records: BTreeMap<String, Record> = BTreeMap::new();
+    let mut twins = BTreeSet::new();
+    for line in lines {
+        let name =
+            [&line.account, &line.username].into_iter().flatten().cloned().collect::<Vec<_>>().join(" ");
+        match rules.stored(cluster, &report.rule, when, &line) {
+            StoredVerdict::Excluded => collection.excluded += 1,
+            StoredVerdict::Rejected(why) => reject(collection, &name, &why),
+            StoredVerdict::Waits(_) if collection.waiting.len() >= WAITING_MAX => {
+                reject(collection, &name, "it waits for a project, and too many lines do already");
+            }
+            StoredVerdict::Waits(_) => collection.waiting.push(line),
+            StoredVerdict::Record(record) => {
+                if let Some(twin) = records.insert(record.local_record_id.clone(), *record) {
+                    twins.insert(twin.local_record_id);
+                    reject(collection, &name, "another line is about the same account and user");
+                }
+            }
         }
     }
+    for id in twins {
+        records.remove(&id);
+        reject(collection, &id, "two lines are about it");
+    }
+    records.into_values().collect()
+}
+
+fn reject(collection: &mut StorageCollection, name: &str, why: &str) {
+    collection.rejected += 1;
+    if collection.samples.len() < SAMPLES_MAX {
+        collection.samples.push(format!("{}: {why}", name.escape_debug()));
+    }
+}
+
+/// The report and the instant for which it holds.
+async fn read(
+    agent: &Agent,
+    report: &StorageReport,
+    day: i64,
+    now: Epoch,
+) -> Result<(Epoch, Parsed), String> {
+    let (collected, bytes) = match &report.source {
+        ReportSource::File(file) => {
+            let (renewed, bytes) = read_file(file, report.output_bytes_max)?;
+            if first_day(agent, report, renewed) != Some(day) {
+                return Err(format!(
+                    "{} was renewed at {renewed}, which is not in the interval that began on {}",
+                    file.display(),
+                    day_text(day)
+                ));
+            }
+            (renewed, bytes)
+        }
+        ReportSource::Command { .. } if agent.mode == Mode::Emulator => {
+            return Err("the emulated world runs no programs of the site; report a file there".to_owned());
+        }
+        ReportSource::Command { path, args } => {
+            let program = SiteProgram {
+                path: path.clone(),
+                args: args.clone(),
+                timeout: report.timeout,
+                output_bytes_max: report.output_bytes_max,
+            };
+            (now, run(&program).await?)
+        }
+    };
+    let parsed = filesystem::parse(report.format, &bytes).map_err(|error| error.to_string())?;
+    Ok((collected, parsed))
+}
+
+fn read_file(file: &Path, bytes_max: u64) -> Result<(Epoch, Vec<u8>), String> {
+    let wrong = |error: std::io::Error| format!("{}: {error}", file.display());
+    let meta = std::fs::metadata(file).map_err(wrong)?;
+    if meta.len() > bytes_max {
+        return Err(format!("{} is larger than {bytes_max} bytes (output_bytes_max)", file.display()));
+    }
+    let modified = meta.modified().map_err(wrong)?;
+    let since =
+        modified.duration_since(UNIX_EPOCH).map_err(|error| format!("{}: {error}", file.display()))?;
+    let renewed = i64::try_from(since.as_secs()).map_err(|error| error.to_string())?;
+    Ok((Epoch(renewed), std::fs::read(file).map_err(wrong)?))
+}
+
+/// Standard output of a program that ended well.
+async fn run(program: &SiteProgram) -> Result<Vec<u8>, String> {
+    let path = program.path.display();
+    let complaint = |stderr: &[u8]| -> String {
+        let text = String::from_utf8_lossy(stderr);
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        words.chars().take(COMPLAINT_CHARS_MAX).flat_map(char::escape_debug).collect()
+    };
+    match program.run().await {
+        Ok(Answer { stdout, stderr, status: 0 }) => {
+            if !stderr.is_empty() {
+                tracing::warn!(%path, said = complaint(&stderr), "a storage report complained while answering");
+            }
+            Ok(stdout)
+        }
+        Ok(Answer { stderr, status, .. }) => Err(format!(
+            "{path} ended with status {status}: {}; run it as the agent's user to see why",
+            complaint(&stderr)
+        )),
+        Err(RunError::NotFound { path }) => Err(format!("{} does not exist", path.display())),
+        Err(RunError::TimedOut { after, .. }) => Err(format!(
+            "{path} did not end within {} and was ended with all it had started (timeout)",
+            humantime::format_duration(after)
+        )),
+        Err(RunError::OutputTooLarge { bytes_max, stream, .. }) => {
+            Err(format!("{path} wrote more than {bytes_max} bytes to {stream} (output_bytes_max)"))
+        }
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+/// What people should know of a collection.
+fn finding(collection: &StorageCollection) -> Option<String> {
+    let StorageCollection { report, rejected, waiting, .. } = collection;
+    let day = day_text(collection.day);
+    if !collection.error.is_empty() {
+        return Some(format!("storage report {report} of {day}: {}", collection.error));
+    }
+    let mut parts = Vec::new();
+    if *rejected > 0 {
+        let sample = collection.samples.first().map_or("", String::as_str);
+        parts.push(format!("{rejected} lines rejected, the first: {sample}"));
+    }
+    if let Some(first) = waiting.first() {
+        let name = first.account.as_deref().or(first.username.as_deref()).unwrap_or("");
+        parts.push(format!("{} lines wait for a project, the first {name:?}", waiting.len()));
+    }
+    (!parts.is_empty()).then(|| format!("storage report {report} of {day}: {}", parts.join("; ")))
 }

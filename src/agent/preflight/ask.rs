@@ -10,9 +10,9 @@ use nix::unistd::{Uid, User, geteuid};
 use super::{AgentUser, Answer, Facts, SecretFacts, ServerAnswer, ServerFacts, StoreContent, StoreFacts};
 use crate::agent::clock::Clock;
 use crate::agent::error::{AgentError, chain};
-use crate::agent::{Outside, amie_client, waldur_client};
+use crate::agent::{Outside, amie_client, quotas, waldur_client};
 use crate::central::CentralError;
-use crate::config::{Amie, Config, LOCAL_SOURCE, SecretError, SecretSource, Source};
+use crate::config::{Amie, Config, LOCAL_SOURCE, PolicySource, SecretError, SecretSource, Source};
 use crate::core::command::Mode;
 use crate::core::name::SourceName;
 use crate::slurm::{Program, Runner, Slurm, SlurmError};
@@ -57,7 +57,7 @@ pub async fn ask(config: &Config, outside: Outside) -> Facts {
         qos: answer(qos),
         observed: answer(observed),
         partitions: answer(partitions),
-        raw_usage: answer(usage).map(drop),
+        raw_usage: answer(usage),
         user,
         admin_level: answer(level),
         servers,
@@ -136,19 +136,34 @@ async fn ask_source(source: &Source, clock: &Clock) -> (ServerFacts, Option<Snap
     let secret = secret_facts(&source.token);
     let (mut reply, mut snapshot) = (None, None);
     if secret == SecretFacts::Readable {
-        match policies_and_allocations(source, clock).await {
-            Ok((answer, said)) => (reply, snapshot) = (Some(Ok(answer)), Some(said)),
-            Err(reason) => reply = Some(Err(reason)),
+        match source.policies() {
+            Some(policies) => match policies_and_allocations(source, policies, clock).await {
+                Ok((answer, said)) => (reply, snapshot) = (Some(Ok(answer)), Some(said)),
+                Err(reason) => reply = Some(Err(reason)),
+            },
+            None => reply = Some(quotas_of(source, clock).await),
         }
     }
     (ServerFacts { name: source.name.to_string(), url: source.url.clone(), secret, answer: reply }, snapshot)
 }
 
+async fn quotas_of(source: &Source, clock: &Clock) -> Answer<ServerAnswer> {
+    let server = quotas::server(source, clock).map_err(|error| chain(&error))?;
+    let server = server.ok_or("it has no quotas")?;
+    let (said, notices) = quotas::ask(&server.client, &source.kind).await.map_err(|error| chain(&error))?;
+    Ok(ServerAnswer {
+        has: format!("{} quotas of accounts on this cluster", said.len()),
+        clock_skew_s: server.client.http().clock_skew_s(),
+        notices: notices.iter().map(ToString::to_string).collect(),
+    })
+}
+
 async fn policies_and_allocations(
     source: &Source,
+    policies: &PolicySource,
     clock: &Clock,
 ) -> Result<(ServerAnswer, Snapshot), String> {
-    let client = waldur_client(source, clock).map_err(|error: AgentError| chain(&error))?;
+    let client = waldur_client(source, policies, clock).map_err(|error: AgentError| chain(&error))?;
     let failed = |error: CentralError| chain(&error);
     let policies = client.fetch_policies().await.map_err(failed)?;
     let allocations = client.fetch_allocations().await.map_err(failed)?;

@@ -20,12 +20,13 @@ use serde::Serialize;
 use crate::config::Config;
 use crate::core::association::Observed;
 use crate::core::command::Mode;
-use crate::core::name::{QosName, SourceName};
+use crate::core::name::{AccountName, QosName, SourceName};
 use crate::core::period::PeriodKind;
 use crate::core::policy::Policy;
 use crate::core::time::Epoch;
 use crate::slurm::{
-    AdminLevel, Controller, KnownCluster, ObservedQos, Partition, Settings, SlurmConfiguration, Versions,
+    AdminLevel, Controller, KnownCluster, ObservedQos, Partition, RawUsage, Settings, SlurmConfiguration,
+    Versions,
 };
 use crate::store::{Holder, Snapshot};
 
@@ -144,8 +145,8 @@ pub struct Facts {
     pub observed: Answer<Observed>,
     /// Partitions.
     pub partitions: Answer<Vec<Partition>>,
-    /// Whether sshare answers; resets are proved there.
-    pub raw_usage: Answer<()>,
+    /// Slurm's own counters; resets are proved there.
+    pub raw_usage: Answer<BTreeMap<AccountName, RawUsage>>,
     /// Who the agent runs as.
     pub user: AgentUser,
     /// That user's AdminLevel; `None` inside: slurmdbd does not know the user.

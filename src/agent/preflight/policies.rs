@@ -2,17 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Facts, Finding, unanswered};
-use crate::config::Config;
+use super::{Facts, Finding, Severity, unanswered};
+use crate::agent::agreement::{enforcement, weights_apart};
+use crate::agent::counters;
+use crate::config::{Config, Enforcement};
 use crate::core::allocation::Allocation;
-use crate::core::association::Observed;
+use crate::core::association::{Observed, TresLimits};
 use crate::core::component::{Components, Unit};
 use crate::core::desired::ancestors;
-use crate::core::evaluate::{Decision, PartitionWeights, QosRules, Rules, UsageFacts, evaluate, weight_of};
+use crate::core::evaluate::{
+    Decided, Decision, PartitionWeights, QosRules, Rules, UsageFacts, evaluate, weight_of,
+};
 use crate::core::exact::Exact;
 use crate::core::name::AccountName;
 use crate::core::period::{Period, PeriodKind};
-use crate::core::policy::Policy;
+use crate::core::policy::{LimitType, Policy};
 use crate::slurm::Partition;
 
 /// Names that are shown of a long list.
@@ -135,7 +139,10 @@ fn policies(facts: &Facts, config: &Config) -> Vec<Finding> {
     let mut said: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     let mut undecidable: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut judged = 0;
-    for (_, snapshot) in &facts.offers {
+    let mut missed: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    let mut counted = BTreeMap::new();
+    for (source, snapshot) in &facts.offers {
+        let listens = enforcement(config, source) != Enforcement::Agent;
         for policy in &snapshot.policies {
             for allocation in &snapshot.allocations {
                 judged += 1;
@@ -150,6 +157,11 @@ fn policies(facts: &Facts, config: &Config) -> Vec<Finding> {
                 let account = allocation.account.to_string();
                 match evaluate(policy, allocation, Ok(&nothing), &period, &rules) {
                     Decision::Decided(decided) => {
+                        counted.extend(older_than_budget(facts, &decided, config));
+                        let apart = weights_apart(policy, decided.components.keys(), &config.components);
+                        if let Some(text) = apart.filter(|_| listens) {
+                            missed.entry(text).or_default().insert(source.as_str());
+                        }
                         let fix = meaning_fix(policy, decided.components.keys(), &config.components);
                         for text in &decided.findings {
                             said.entry((text.clone(), fix.clone())).or_default().push(account.clone());
@@ -162,7 +174,15 @@ fn policies(facts: &Facts, config: &Config) -> Vec<Finding> {
             }
         }
     }
-    let mut findings = Vec::new();
+    let mut findings: Vec<Finding> = missed
+        .into_iter()
+        .map(|(text, sources)| {
+            let of: Vec<&str> = sources.into_iter().collect();
+            let consequence = format!("commands and percentages of {} differ from the agent's", short(&of));
+            Finding::note("policies.weights", text, consequence, "rename the weight at the portal")
+        })
+        .collect();
+    findings.extend(counted.into_values());
     for ((text, fix), accounts) in said {
         let of: Vec<&str> = accounts.iter().map(String::as_str).collect();
         let consequence = format!("accounts {}", short(&of));
@@ -177,10 +197,34 @@ fn policies(facts: &Facts, config: &Config) -> Vec<Finding> {
             "correct [components], or the policy or limits at the portal",
         ));
     }
-    if findings.is_empty() && judged > 0 {
+    if findings.iter().all(|finding| finding.severity == Severity::Note) && judged > 0 {
         findings.push(Finding::ok("policies.meaning", "Slurm can mean what the policies say"));
     }
     findings
+}
+
+/// Raw usage that leaves no room under the limit in force, else under the one that the policy will set. By account and TRES.
+fn older_than_budget(
+    facts: &Facts,
+    decided: &Decided,
+    config: &Config,
+) -> BTreeMap<(String, String), Finding> {
+    let of = |limits: &TresLimits| limits.get(&LimitType::GrpTRESMins).cloned();
+    let there = facts.observed.as_ref().ok().and_then(|observed| observed.accounts.get(&decided.account));
+    let limits = there.and_then(|there| of(&there.row.limits)).or_else(|| of(&decided.limits));
+    let counter = facts.raw_usage.as_ref().ok().and_then(|counters| counters.get(&decided.account));
+    let (Some(limits), Some(counter)) = (limits, counter) else { return BTreeMap::new() };
+    let account = &decided.account;
+    let found = counters::used_up(&limits, counter).into_iter().map(|reached| {
+        let finding = Finding::note(
+            "accounts.raw_usage",
+            counters::finding(account, &reached),
+            "its jobs wait; where its budget is not used up (see usage), the counter is older than the budget",
+            format!("to begin anew: {}", counters::remedy(account, &config.cluster.name)),
+        );
+        ((account.to_string(), reached.0.to_string()), finding)
+    });
+    found.collect()
 }
 
 /// What would make Slurm mean the policy.

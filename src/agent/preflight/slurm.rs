@@ -434,7 +434,7 @@ fn privileges(facts: &Facts, config: &Config) -> Vec<Finding> {
     }
     if facts.resets_wanted() {
         findings.push(match &facts.raw_usage {
-            Ok(()) => Finding::ok("slurm.raw_usage", "sshare shows raw usage"),
+            Ok(_) => Finding::ok("slurm.raw_usage", "sshare shows raw usage"),
             Err(reason) => Finding::warning(
                 "slurm.raw_usage",
                 format!("raw usage cannot be read: {reason}"),

@@ -103,7 +103,7 @@ fn site() -> (Facts, Config) {
             rejected: 0,
         }),
         partitions: Ok(vec![partition(Some("CPU=1.0,Mem=0.25G"))]),
-        raw_usage: Ok(()),
+        raw_usage: Ok(BTreeMap::new()),
         user: AgentUser { name: "slurm-site-agent".into(), is_root: false, because: "test" },
         admin_level: Ok(Some(AdminLevel::Administrator)),
         servers: vec![server()],
@@ -370,6 +370,50 @@ fn accounts_and_policies_are_held_against_what_is_there() {
     };
     check(renamed("23.11.0"), Note, "accounts.wildcards", "bio_1");
     assert_eq!(only_what_is_new(findings(renamed("23.02.7"))), []);
+}
+
+#[test]
+fn raw_usage_that_leaves_no_room_under_a_limit_is_told_with_what_begins_it_anew() {
+    let counted = |minutes: u64| {
+        move |f: &mut Facts, _: &mut Config| {
+            let tres_minutes = BTreeMap::from([(Tres::parse("billing").unwrap(), minutes)]);
+            let usage = crate::slurm::RawUsage { raw_usage: minutes * 60, tres_minutes };
+            f.raw_usage = Ok(BTreeMap::from([(AccountName::parse("bio").unwrap(), usage)]));
+        }
+    };
+    // (1000 x 1 + 400 x 0.25) hours x 1.5 with all of the carryover x 60 x 1.2 grace = 118800 minutes of billing, which the policy will set.
+    assert_eq!(only_what_is_new(findings(counted(118_799))), []);
+    check(counted(118_800), Note, "accounts.raw_usage", "raw usage of 118800 billing-minutes");
+    check(counted(118_800), Note, "accounts.raw_usage", "where name=bio cluster=lab set RawUsage=0");
+    // The limit in force counts where there is one.
+    let in_force = |limit: u64| {
+        move |f: &mut Facts, c: &mut Config| {
+            counted(118_800)(f, c);
+            let observed = f.observed.as_mut().unwrap();
+            let bio = observed.accounts.get_mut(&AccountName::parse("bio").unwrap()).unwrap();
+            let limits = BTreeMap::from([(Tres::parse("billing").unwrap(), limit)]);
+            bio.row.limits = [(crate::core::policy::LimitType::GrpTRESMins, limits)].into();
+        }
+    };
+    assert_eq!(only_what_is_new(findings(in_force(130_000))), []);
+    check(in_force(118_000), Note, "accounts.raw_usage", "GrpTRESMins of 118000");
+}
+
+#[test]
+fn weights_that_a_server_does_not_find_are_told_where_its_word_counts() {
+    let named = |source: &'static str, key: &'static str| {
+        move |f: &mut Facts, _: &mut Config| {
+            let offer = &mut f.offers[0];
+            offer.0 = SourceName::parse(source).unwrap();
+            offer.1.policies[0].weights = BTreeMap::from([
+                ("CPU".to_owned(), Exact::whole(1)),
+                (key.to_owned(), Exact::parse("0.25").unwrap()),
+            ]);
+        }
+    };
+    check(named("waldur", "Mem"), Note, "policies.weights", "the server finds no weight for ram");
+    assert_eq!(only_what_is_new(findings(named("waldur", "RAM"))), [], "letters in any case");
+    assert_eq!(only_what_is_new(findings(named("local", "Mem"))), [], "there is no server");
 }
 
 #[test]

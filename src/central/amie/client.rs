@@ -194,14 +194,7 @@ impl AmieClient {
                 });
             }
             let path = format!("usage/failed/{}", ids.join(","));
-            let call = Call {
-                method: Method::DELETE,
-                path: &path,
-                query: &[],
-                body: None,
-                repeat: Repeat::Absolute,
-            };
-            match self.http.send(call).await {
+            match self.http.send(Call::delete(&path)).await {
                 Ok(_) => {}
                 Err(CentralError::Refused { status: 404, attempts, .. }) if attempts > 1 => {}
                 Err(error) => return Err(error),

@@ -177,6 +177,29 @@ async fn resources_become_allocations_and_unusable_ones_are_left_out() {
 }
 
 #[tokio::test]
+async fn metadata_of_resources_are_read_by_account_and_odd_ones_are_told() {
+    let rows = value!([
+        {"uuid": "a1", "backend_id": "Bio", "backend_metadata": {"pid": " TG-1 "}, "attributes": {"pid": "no"}},
+        {"uuid": "a2", "backend_id": "chem", "backend_metadata": {"pid": null}, "attributes": {"pid": "TG-2"}},
+        {"uuid": "a3", "backend_id": "phys", "attributes": {"pid": 7}},
+        {"uuid": "a4", "backend_id": "geo", "backend_metadata": {"pid": "TG-4"}},
+        {"uuid": "a5", "backend_id": "geo", "backend_metadata": {"pid": "TG-5"}},
+        {"uuid": "a6", "backend_id": "math", "backend_metadata": {"pid": "a\nb"}},
+        {"uuid": "a7", "backend_id": "none", "backend_metadata": {"other": "x"}},
+        {"uuid": "a8", "backend_id": "root", "backend_metadata": {"pid": "TG-8"}},
+    ]);
+    let server = listing(&rows).await;
+    let fetched = client(&server).fetch_allocations().await.unwrap();
+    let seen = &server.seen()[0].target;
+    assert!(seen.contains("field=backend_metadata") && seen.contains("field=attributes"), "{seen}");
+    let (texts, notices) = crate::central::waldur::wire::resource_texts(&fetched.raw, &fetched.value, "pid");
+    let shown: Vec<_> = texts.iter().map(|(account, text)| (account.as_str(), text.as_str())).collect();
+    assert_eq!(shown, [("bio", "TG-1"), ("chem", "TG-2")]);
+    let odd: Vec<_> = notices.iter().map(|notice| (notice.id.as_str(), notice.rejected)).collect();
+    assert_eq!(odd, [("a3", false), ("a5", false), ("a6", false)], "{notices:?}");
+}
+
+#[tokio::test]
 async fn commands_are_read_oldest_first_each_once_and_never_from_the_shell_text() {
     let mut rows: Value = serde_json::from_str(&fixture("waldur/command-history.json")).unwrap();
     let again = rows[2].clone();
@@ -263,6 +286,19 @@ async fn malformed_commands_are_not_understood_with_the_reason_and_never_an_erro
             panic!("{executed_at}")
         };
         assert!(reason.contains("executed_at"), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn commands_of_one_second_are_in_the_order_of_their_instants_however_they_are_listed() {
+    let row = |uuid: &str, executed_at: &str| value!({"uuid": uuid, "command_type": "reset_usage", "parameters": {"account": "a"}, "executed_at": executed_at});
+    let (first, second) = ("2026-11-22T05:00:00.200001Z", "2026-11-22T05:00:00.200002Z");
+    for rows in [value!([row("c2", second), row("c1", first)]), value!([row("c1", first), row("c2", second)])]
+    {
+        let server = listing(&rows).await;
+        let fetched = client(&server).fetch_commands(POLICY, None).await.unwrap();
+        let order: Vec<_> = fetched.value.iter().map(|c| (c.uuid.as_str(), c.issued_ns)).collect();
+        assert_eq!(order, [("c1", 200_001_000), ("c2", 200_002_000)], "{rows}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! One verb per endpoint of Waldur.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,9 +11,10 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::list::{fetch_list, page_rows};
+use super::usage_rows::{Rows, Source, UsageRows};
 use super::wire;
 use crate::central::error::CentralError;
-use crate::central::http::{Call, Http, HttpSettings, base_url};
+use crate::central::http::{self, Call, Http, HttpSettings};
 use crate::central::retry::Repeat;
 use crate::central::shape::Misfit;
 use crate::central::{Fetched, Notice, Surroundings};
@@ -26,6 +28,10 @@ const POLICIES: &str = "marketplace-slurm-periodic-usage-policies/";
 const RESOURCES: &str = "marketplace-provider-resources/";
 const USAGES: &str = "marketplace-component-usages/";
 const OFFERINGS: &str = "marketplace-provider-offerings/";
+/// Path of the API below the address of the server.
+pub(super) const API: &str = "/api/";
+/// Longest uuid in an address; they have 32 digits and perhaps dashes.
+pub(super) const UUID_BYTES_MAX: usize = 64;
 /// Most users in one set_user_usages; keeps a body near 50 KiB.
 const USERS_MAX: usize = 500;
 
@@ -57,6 +63,7 @@ pub struct WaldurClient {
     base: Url,
     source: SourceName,
     offering: String,
+    usage_rows: UsageRows,
 }
 
 impl fmt::Debug for WaldurClient {
@@ -65,25 +72,10 @@ impl fmt::Debug for WaldurClient {
     }
 }
 
-/// The API's base: the address with exactly one `/api/` at its end.
-fn api_base(source: &SourceName, text: &str) -> Result<Url, CentralError> {
-    let mut url = base_url(source, text)?;
-    if !url.path().ends_with("/api/") {
-        let path = format!("{}api/", url.path());
-        url.set_path(&path);
-    }
-    Ok(url)
-}
-
-/// An id that may stand in a path: nothing in it can lead elsewhere.
+/// A uuid that may stand in a path.
 fn segment<'a>(what: &str, id: &'a str) -> Result<&'a str, CentralError> {
-    let fits = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    if fits {
-        Ok(id)
-    } else {
-        let shown: String = id.chars().take(64).collect();
-        Err(CentralError::Unaddressed { what: format!("{shown:?} is not the uuid of a {what}") })
-    }
+    http::segment(&format!("the uuid of a {what}"), id, UUID_BYTES_MAX)
+        .map_err(|what| CentralError::Unaddressed { what })
 }
 
 impl WaldurClient {
@@ -95,7 +87,7 @@ impl WaldurClient {
                 what: "offering is not a uuid (the server shows it in the offering's address)".to_owned(),
             });
         }
-        let base = api_base(&settings.name, &settings.url)?;
+        let base = http::api_base(&settings.name, &settings.url, API)?;
         let http = Http::new(
             HttpSettings {
                 server: settings.name.clone(),
@@ -110,7 +102,13 @@ impl WaldurClient {
             },
             surroundings,
         )?;
-        Ok(Self { http, base, source: settings.name.clone(), offering: settings.offering.clone() })
+        Ok(Self {
+            http,
+            base,
+            source: settings.name.clone(),
+            offering: settings.offering.clone(),
+            usage_rows: UsageRows::default(),
+        })
     }
 
     /// The shared part: clock skew, name.
@@ -203,7 +201,7 @@ impl WaldurClient {
         let raw = page_rows(&self.http.send(Call::get(&path, &query)).await?)?;
         let mut notices = Vec::new();
         let mut commands: Vec<Command> = Vec::new();
-        // The server sends the newest first; sorting is stable, so rows of the same second keep their order.
+        // The server sends the newest first, though not always; sorting is stable, so rows of the same instant keep their order.
         for (place, row) in raw.iter().enumerate().rev() {
             match wire::command(row, &self.source, policy) {
                 Ok(command) if commands.iter().any(|known| known.uuid == command.uuid) => {}
@@ -211,7 +209,7 @@ impl WaldurClient {
                 Err(misfit) => notices.push(rejected("command", row, place, &misfit)),
             }
         }
-        commands.sort_by_key(|command| command.issued);
+        commands.sort_by_key(Command::issue);
         Ok(Fetched { value: commands, notices, raw })
     }
 
@@ -237,21 +235,32 @@ impl WaldurClient {
             let body = wire::component_usage_body(usage);
             self.post(&format!("{USAGES}set_usage/"), &body, Repeat::Absolute).await?;
         }
-        if usage.users.values().all(|users| users.is_empty()) {
+        let of_users = usage.users.iter().filter(|(_, users)| !users.is_empty());
+        let components: BTreeSet<&str> = of_users.map(|(component, _)| component.as_str()).collect();
+        if components.is_empty() {
             return Ok(());
         }
-        let rows = self.component_usages(&usage.allocation, Some(&usage.month)).await?;
+        let source = Source { http: &self.http, path: USAGES, offering: &self.offering };
+        let (resource, month) = (usage.allocation.as_str(), usage.month.as_str());
+        let (rows, remembered) = self.usage_rows.of(&source, resource, month, &components).await?;
+        match self.post_user_usages(usage, &rows).await {
+            Err(CentralError::Refused { status: 404, .. }) if remembered => {
+                self.usage_rows.forget(resource, month).await;
+                let (rows, _) = self.usage_rows.of(&source, resource, month, &components).await?;
+                self.post_user_usages(usage, &rows).await
+            }
+            posted => posted,
+        }
+    }
+
+    async fn post_user_usages(&self, usage: &ComponentUsage, rows: &Rows) -> Result<(), CentralError> {
         for (component, users) in usage.users.iter().filter(|(_, users)| !users.is_empty()) {
-            let uuid = rows
-                .iter()
-                .find(|row| row.get("type").and_then(Value::as_str) == Some(component))
-                .and_then(|row| row.get("uuid").and_then(Value::as_str))
-                .ok_or_else(|| CentralError::Unaddressed {
-                    what: format!(
-                        "the server has no usage of component {component} of resource {} in {}",
-                        usage.allocation, usage.month
-                    ),
-                })?;
+            let uuid = rows.get(component).ok_or_else(|| CentralError::Unaddressed {
+                what: format!(
+                    "the server has no usage of component {component} of resource {} in {}",
+                    usage.allocation, usage.month
+                ),
+            })?;
             let path = format!("{USAGES}{}/set_user_usages/", segment("component usage", uuid)?);
             let users: Vec<_> = users.iter().collect();
             for part in users.chunks(USERS_MAX) {
@@ -303,9 +312,7 @@ impl WaldurClient {
     /// Deletes a policy. One that is gone at the second attempt was deleted by the first, whose answer was lost.
     pub async fn delete_policy(&self, policy: &str) -> Result<(), CentralError> {
         let path = format!("{POLICIES}{}/", segment("policy", policy)?);
-        let call =
-            Call { method: Method::DELETE, path: &path, query: &[], body: None, repeat: Repeat::Absolute };
-        match self.http.send(call).await {
+        match self.http.send(Call::delete(&path)).await {
             Ok(_) => Ok(()),
             Err(CentralError::Refused { status: 404, attempts, .. }) if attempts > 1 => Ok(()),
             Err(error) => Err(error),

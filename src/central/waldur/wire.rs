@@ -7,13 +7,16 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::central::shape::{Fields, Misfit, exact, shown};
+use super::quotas::{HistoryPoint, QuotaWrite};
+use crate::central::Notice;
+use crate::central::shape::{Fields, Misfit, exact, json_number, shown, whole};
 use crate::core::allocation::Allocation;
 use crate::core::command::{Command, CommandKind, Mode};
 use crate::core::exact::Exact;
 use crate::core::name::{AccountName, SourceName};
 use crate::core::period::PeriodKind;
 use crate::core::policy::{Actions, LimitType, Policy, QosStrategy, default_weights};
+use crate::core::quota::{Bound, BudgetQuota};
 use crate::core::report::{BackendMetadata, CommandResult, ComponentUsage};
 use crate::core::time::Epoch;
 
@@ -27,8 +30,20 @@ pub const METADATA_NAME: &str = "slurm_site_agent";
 /// their way out; `Erred` is a failed order of a resource that goes on running.
 pub const RESOURCE_STATES: [&str; 3] = ["OK", "Updating", "Erred"];
 /// Fields asked of a resource; a whole row is some 10 KiB.
-pub const RESOURCE_FIELDS: [&str; 8] =
-    ["uuid", "name", "backend_id", "limits", "state", "paused", "downscaled", "offering_uuid"];
+pub const RESOURCE_FIELDS: [&str; 10] = [
+    "uuid",
+    "name",
+    "backend_id",
+    "limits",
+    "state",
+    "paused",
+    "downscaled",
+    "offering_uuid",
+    "backend_metadata",
+    "attributes",
+];
+/// Longest text of a resource's metadata that is used, in characters: the longest identifier of AMIE.
+const METADATA_CHARS_MAX: usize = 255;
 
 /// Whether two uuids are the same: the server writes them with and without dashes.
 pub(super) fn same_uuid(a: &str, b: &str) -> bool {
@@ -80,10 +95,6 @@ pub(super) fn policy(row: &Value, source: &SourceName) -> Result<(Policy, Vec<St
         warnings: texts(fields, "warnings")?,
     };
     Ok((policy, remarks))
-}
-
-fn whole(number: Exact) -> Option<i128> {
-    (number == Exact::whole(number.floor())).then(|| number.floor())
 }
 
 fn period(fields: Fields<'_>) -> Result<PeriodKind, Misfit> {
@@ -194,6 +205,45 @@ pub(super) fn allocation(row: &Value, source: &SourceName) -> Result<Allocation,
     })
 }
 
+/// The texts that resources carry under a key of their backend metadata, else of their attributes, by account. Other values
+/// than texts, and accounts of which two resources say different things, are left out with a notice.
+pub fn resource_texts(
+    rows: &[Value],
+    accepted: &[Allocation],
+    key: &str,
+) -> (BTreeMap<AccountName, String>, Vec<Notice>) {
+    let (mut texts, mut notices) = (BTreeMap::<AccountName, Option<String>>::new(), Vec::new());
+    let uuid = |row: &'_ Value| row.get("uuid").and_then(Value::as_str).map(str::to_owned);
+    let by_id: BTreeMap<String, &Value> = rows.iter().filter_map(|row| Some((uuid(row)?, row))).collect();
+    for allocation in accepted {
+        let mut odd = |what: String| {
+            let (subject, id) = ("resource", allocation.id.clone());
+            notices.push(Notice { subject, id, what, rejected: false });
+        };
+        let row = by_id.get(&allocation.id);
+        let places = ["backend_metadata", "attributes"].map(|place| row?.get(place)?.get(key));
+        let Some(value) = places.into_iter().flatten().find(|value| !value.is_null()) else { continue };
+        let text = value.as_str().map(str::trim).filter(|text| {
+            !text.is_empty()
+                && text.chars().count() <= METADATA_CHARS_MAX
+                && !text.chars().any(char::is_control)
+        });
+        let Some(text) = text else {
+            odd(format!("{key}: {} is not a text that could be an identifier", shown(value)));
+            continue;
+        };
+        match texts.get(&allocation.account) {
+            Some(Some(known)) if known != text => {
+                odd(format!("{key}: {text:?}, and another resource of the account says {known:?}"));
+                texts.insert(allocation.account.clone(), None);
+            }
+            Some(_) => {}
+            None => drop(texts.insert(allocation.account.clone(), Some(text.to_owned()))),
+        }
+    }
+    (texts.into_iter().filter_map(|(account, text)| Some((account, text?))).collect(), notices)
+}
+
 /// A command of a policy's history. Only a row without a uuid is an error: it could not be acted on once. All else that
 /// is wrong makes it [`CommandKind::NotUnderstood`], to be refused with the reason.
 pub(super) fn command(row: &Value, source: &SourceName, policy: &str) -> Result<Command, Misfit> {
@@ -203,7 +253,7 @@ pub(super) fn command(row: &Value, source: &SourceName, policy: &str) -> Result<
     let parameters = fields.object("parameters").ok().flatten();
     let account_text =
         parameters.and_then(|map| map.get("account")).and_then(Value::as_str).unwrap_or_default();
-    let issued = match fields.instant("executed_at") {
+    let issued = match fields.exact_instant("executed_at") {
         Ok(Some(issued)) => Ok(issued),
         Ok(None) => Err(Misfit::new("executed_at", "is missing")),
         Err(misfit) => Err(misfit),
@@ -218,7 +268,8 @@ pub(super) fn command(row: &Value, source: &SourceName, policy: &str) -> Result<
         source: source.clone(),
         policy: policy.to_owned(),
         account_text: account_text.to_owned(),
-        issued: issued.unwrap_or(Epoch(0)),
+        issued: issued.clone().map_or(Epoch(0), |(second, _)| second),
+        issued_ns: issued.map_or(0, |(_, nanoseconds)| nanoseconds),
         description: fields.text("description").ok().flatten().unwrap_or_default().to_owned(),
         kind,
     })
@@ -295,6 +346,88 @@ pub fn user_usages_body(users: &[(&String, &String)], date: Epoch) -> Value {
     json!({"usages": usages})
 }
 
+/// Uuid and account of a resource that has one.
+pub(super) fn account(row: &Value) -> Result<(String, AccountName), Misfit> {
+    let fields = Fields::of(row)?;
+    let account = AccountName::parse(fields.need_text("backend_id")?)
+        .map_err(|error| Misfit::new("backend_id", error.to_string()))?;
+    if account.is_root() {
+        return Err(Misfit::new("backend_id", "names root, the account of everybody"));
+    }
+    Ok((fields.need_text("uuid")?.to_owned(), account))
+}
+
+/// What Waldur writes for "unlimited".
+const UNLIMITED: i128 = -1;
+
+/// A quota of `/api/quotas/`.
+pub(super) fn quota(row: &Value) -> Result<BudgetQuota, Misfit> {
+    let fields = Fields::of(row)?;
+    let need = |field: &str| fields.number(field)?.ok_or_else(|| Misfit::new(field, "is missing"));
+    let limit = match need("limit")? {
+        limit if limit == Exact::whole(UNLIMITED) => Bound::Unlimited,
+        limit if limit.is_negative() => {
+            return Err(Misfit::new("limit", format!("{limit} is below 0 and not -1, which is unlimited")));
+        }
+        limit => Bound::AtMost(limit),
+    };
+    // 0 is the server's default, with which nobody is warned.
+    let threshold = fields.number("threshold")?.filter(|threshold| *threshold != Exact::ZERO);
+    if let Some(threshold) = threshold.filter(|threshold| threshold.is_negative()) {
+        return Err(Misfit::new("threshold", format!("{threshold} is below 0")));
+    }
+    Ok(BudgetQuota {
+        id: fields.need_text("uuid")?.to_owned(),
+        name: fields.need_text("name")?.to_owned(),
+        scope: fields.need_text("scope")?.to_owned(),
+        limit,
+        usage: need("usage")?,
+        threshold,
+    })
+}
+
+/// A point of a quota's history. One without data has no `object`, or null in its place.
+pub(super) fn history_point(row: &Value) -> Result<HistoryPoint, Misfit> {
+    let fields = Fields::of(row)?;
+    let point = fields.number("point")?.ok_or_else(|| Misfit::new("point", "is missing"))?;
+    let seconds = whole(point).and_then(|seconds| i64::try_from(seconds).ok());
+    Ok(HistoryPoint {
+        at: seconds.map(Epoch).ok_or_else(|| Misfit::new("point", format!("{point} is not an instant")))?,
+        quota: fields.value("object").map(quota).transpose()?,
+    })
+}
+
+/// Body of a change of a quota: what is not changed is left out.
+pub(super) fn quota_body(change: &QuotaWrite) -> Result<Value, Misfit> {
+    let mut body = Map::new();
+    let mut put = |field: &str, number: Exact| {
+        let sent = json_number(number).ok_or_else(|| {
+            Misfit::new(field, format!("{number} cannot be sent exactly; give it with fewer digits"))
+        })?;
+        body.insert(field.to_owned(), sent);
+        Ok(())
+    };
+    match change.limit {
+        Some(Bound::AtMost(limit)) if limit.is_negative() => {
+            return Err(Misfit::new("limit", format!("{limit} is below 0")));
+        }
+        Some(Bound::AtMost(limit)) => put("limit", limit)?,
+        Some(Bound::Unlimited) => put("limit", Exact::whole(UNLIMITED))?,
+        None => {}
+    }
+    match change.threshold {
+        Some(threshold) if threshold.is_negative() => {
+            return Err(Misfit::new("threshold", format!("{threshold} is below 0")));
+        }
+        Some(threshold) => put("threshold", threshold)?,
+        None => {}
+    }
+    if body.is_empty() {
+        return Err(Misfit::new("limit", "neither a limit nor a threshold is given"));
+    }
+    Ok(Value::Object(body))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,6 +490,8 @@ mod tests {
             let _ = policy(&row, &source);
             let _ = allocation(&row, &source);
             let _ = command(&row, &source, "p");
+            let _ = quota(&row);
+            let _ = history_point(&row);
         }
 
         #[test]

@@ -233,12 +233,13 @@ async fn on_world(common: &Common, args: &PolicyArgs, world: &mut World) -> Resu
 
 /// The source that is meant, and the clock beside it.
 fn chosen(args: &PolicyArgs, world: &mut World) -> Result<(Central, Clock), AgentError> {
-    let sources = &world.config.sources;
+    let sources: Vec<_> =
+        world.config.sources.iter().filter(|source| source.policies().is_some()).cloned().collect();
     let names = || sources.iter().map(|source| source.name.to_string()).collect::<Vec<_>>().join(", ");
     let source = match (&args.source, sources.as_slice()) {
-        (_, []) => {
-            Err(AgentError::Asked("the configuration has no [[source]], so there is no server to ask".into()))
-        }
+        (_, []) => Err(AgentError::Asked(
+            "the configuration has no [[source]] of kind waldur-policy, so there is no server to ask".into(),
+        )),
         (None, [only]) => Ok(only),
         (None, _) => Err(AgentError::Asked(format!("say which source: --source with one of {}", names()))),
         (Some(name), all) => all.iter().find(|source| source.name == *name).ok_or_else(|| {

@@ -78,9 +78,11 @@ fn every_commented_key_of_the_example_shows_the_default() {
         "amie.storage.format",
         "amie.storage.resource",
         "cluster.name",
+        "source.accounts",
         "source.kind",
         "source.name",
         "source.offering",
+        "source.resources",
         "source.token_credential",
         "source.url",
     ];
@@ -134,6 +136,9 @@ fn every_key_that_is_read_stands_in_the_example() {
         "reports",
         "schedule",
         "source",
+        "source[1]",
+        "source[2]",
+        "source[3]",
         "store",
     ];
     assert_eq!(tables, expected, "every table was asked");
@@ -148,6 +153,10 @@ fn every_key_that_is_read_stands_in_the_example() {
                 "" => headers.contains(&key),
                 "components.cpu" | "qos.ladder" | "qos.ladder[1]" => {
                     text.iter().any(|line| line.contains("{ ") && line.contains(&format!("{key} = ")))
+                }
+                // Several entries of one name: the header is the same, the keys are looked for among all of them.
+                _ if table.starts_with("source") => {
+                    lines.iter().any(|line| line.table == "source" && line.key == key)
                 }
                 _ => {
                     lines.iter().any(|line| line.table == table && line.key == key)

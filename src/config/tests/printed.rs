@@ -83,20 +83,71 @@ fn source() -> BoxedStrategy<String> {
     let rest = lines(vec![
         ("ca_file", path()),
         ("proxy", one_of(&["\"http://proxy:3128\"", "\"socks5h://[::1]:1080\""])),
-        ("enforcement", one_of(&["\"agent\"", "\"server\"", "\"strictest\""])),
         ("poll_interval", ms(1000, 3_600_000)),
         ("timeout", ms(100, 600_000)),
         ("response_bytes_max", number(64 << 10, 1 << 30)),
         ("attempts_max", number(1, 20)),
     ]);
-    (any::<u128>(), secret, rest)
-        .prop_map(|(id, secret, rest)| {
+    (any::<u128>(), secret, rest, kind())
+        .prop_map(|(id, secret, rest, kind)| {
+            let offering = if kind.contains("waldur-policy") { format!("offering = \"{id:032X}\"\n") } else { String::new() };
             format!(
-                "[[source]]\nname = \"s{id}\"\nkind = \"waldur-policy\"\nurl = \"http://localhost:8/x y/é\"\n\
-                 offering = \"{id:032X}\"\n{secret}{rest}"
+                "[[source]]\nname = \"s{id}\"\nurl = \"http://localhost:8/x y/é\"\n{kind}{offering}{secret}{rest}"
             )
         })
         .boxed()
+}
+
+fn kind() -> BoxedStrategy<String> {
+    let account = || "\"[a-z][a-z0-9]{0,6}\"".boxed();
+    let tres = || one_of(&["\"cpu\"", "\"gres/gpu:a100\"", "\"mem\""]);
+    let with = |kind: &'static str, required: BoxedStrategy<String>, rest: BoxedStrategy<String>| {
+        (required, rest)
+            .prop_map(move |(required, rest)| format!("kind = \"{kind}\"\n{required}{rest}"))
+            .boxed()
+    };
+    let needed = |key: &'static str| {
+        table("\"q-[a-zA-Z0-9-]{0,9}\"".boxed(), account(), 1)
+            .prop_map(move |accounts| format!("{key} = {accounts}\n"))
+            .boxed()
+    };
+    let member = one_of(&["\"account:bio\"", "\"user:Al.ice\"", "\"user:bob-2\""]);
+    let members = prop::collection::vec(member, 0..3).prop_map(|all| format!("[{}]", all.join(", "))).boxed();
+    prop_oneof![
+        with(
+            "waldur-policy",
+            Just(String::new()).boxed(),
+            lines(vec![("enforcement", one_of(&["\"agent\"", "\"server\"", "\"strictest\""]))]),
+        ),
+        with(
+            "waldur-quota",
+            Just(String::new()).boxed(),
+            lines(vec![
+                ("accounts", table(words(), account(), 0)),
+                ("tres", table(words(), tres(), 1)),
+                ("unit", one_of(&["\"seconds\"", "\"minutes\"", "\"hours\""])),
+            ]),
+        ),
+        with(
+            "nomad",
+            needed("accounts"),
+            lines(vec![
+                ("region", words()),
+                ("mhz_per_core", one_of(&["2500", "0.1", "\"1/3\"", "\"\""])),
+                ("devices", table(words(), tres(), 0)),
+                ("node_pools", table(words(), words(), 0)),
+                ("shared", one_of(&["true", "false"])),
+                ("prefix", one_of(&["\"\"", "\"q\"", "\"q-\""])),
+                ("wait", ms(1000, 600_000)),
+            ]),
+        ),
+        with(
+            "datarobot",
+            needed("resources"),
+            lines(vec![("users", table(words(), account(), 0)), ("groups", table(words(), members, 0)),]),
+        ),
+    ]
+    .boxed()
 }
 
 fn limits() -> BoxedStrategy<String> {

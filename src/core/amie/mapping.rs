@@ -12,6 +12,8 @@ const NAME_CHARS_MAX: usize = 64;
 pub struct Mapping {
     /// LocalProjectID of accounts.
     pub projects: BTreeMap<AccountName, String>,
+    /// LocalProjectID of accounts as the metadata of their resources say it; the map goes before them, patterns after.
+    pub granted: BTreeMap<AccountName, String>,
     /// LocalProjectID of accounts that fit a pattern, with `{account}`, `{ACCOUNT}`, and `{rest}`, `{REST}` for what the
     /// first `*` stands for. The longest pattern that fits counts.
     pub patterns: BTreeMap<String, String>,
@@ -43,7 +45,7 @@ impl Mapping {
         }
         let unmapped = || Waits { reason: "no project for the account".into(), what: account.to_owned() };
         let name = AccountName::parse(&folded).map_err(|_| unmapped())?;
-        if let Some(project) = self.projects.get(&name) {
+        if let Some(project) = self.projects.get(&name).or_else(|| self.granted.get(&name)) {
             return Ok(Some(project.clone()));
         }
         let mut fitting: Vec<(&String, &String, &str)> = self

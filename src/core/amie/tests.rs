@@ -35,6 +35,9 @@ fn rules() -> Reporting {
     Reporting {
         mapping: Mapping {
             projects: [(AccountName::parse("bio42").unwrap(), "TG-BIO".to_owned())].into(),
+            granted: [("tg-known", "TG-0007"), ("bio42", "not this one")]
+                .map(|(account, project)| (AccountName::parse(account).unwrap(), project.to_owned()))
+                .into(),
             patterns: [("tg-*", "TG-{REST}"), ("tg-old-*", "OLD-{rest}")]
                 .map(|(pattern, template)| (pattern.to_owned(), template.to_owned()))
                 .into(),
@@ -95,6 +98,8 @@ fn a_job_without_project_or_billing_waits_and_one_that_is_left_out_does_not() {
     assert_eq!(of("staff7"), Verdict::NotMeant);
     let project = |account: &str| rules.mapping.project(account).unwrap().unwrap();
     assert_eq!(project("TG-abc1"), "TG-ABC1");
+    assert_eq!(project("tg-known"), "TG-0007", "the resource's metadata go before patterns");
+    assert_eq!(project("bio42"), "TG-BIO", "the map goes before both");
     assert_eq!(project("tg-old-x"), "OLD-x", "the longest pattern counts");
     let unbilled = JobRecord { alloc: TresCounts::from([(Tres::parse("node").unwrap(), 1)]).into(), ..job() };
     assert!(matches!(rules.records(&unbilled), Verdict::Waits(waits) if waits.reason.contains("billing")));
@@ -146,7 +151,10 @@ fn a_refund_follows_its_job_and_is_never_made_twice() {
 }
 
 fn hold(records: &[Record]) -> Vec<Held> {
-    records.iter().map(|record| Held { record: record.clone(), taken: true }).collect()
+    records
+        .iter()
+        .map(|record| Held { record: record.clone(), taken: true, account: String::new() })
+        .collect()
 }
 
 #[test]
@@ -184,7 +192,7 @@ fn a_correction_is_the_difference_and_made_once() {
             let Detail::Adjustment(adjustment) = &record.detail else { panic!("{record:?}") };
             assert_eq!(adjustment.adjustment_type.as_str(), text);
             sum = sum.plus(record.effect().unwrap()).unwrap();
-            held.push(Held { record, taken: true });
+            held.push(Held { record, taken: true, account: String::new() });
         }
         assert_eq!(Some(sum), desired[0].amount());
         assert_eq!(settle(&held, desired, Corrections::Adjust), [], "not twice for one cause");

@@ -9,7 +9,7 @@ use crate::core::association::{Limit, Observed, ObservedAssociation, ObservedUse
 use crate::core::desired::{Desired, Wish, desired};
 use crate::core::evaluate::{Decision, Level};
 use crate::core::name::{AccountName, SourceName, UserName};
-use crate::core::plan::{Change, Owned, Plan, PlanLimits, plan, settled};
+use crate::core::plan::{Change, Owned, Plan, PlanLimits, PlannedChange, halves, plan, settled};
 use crate::core::policy::LimitType;
 
 const LIMITS: PlanLimits = PlanLimits {
@@ -53,6 +53,13 @@ fn after(plan: &Plan, observed: &Observed) -> Observed {
             Change::User { user, account, set } => {
                 let below = seen.accounts.get_mut(account).unwrap();
                 rows.extend(below.users.iter_mut().filter(|u| u.user == *user).map(|u| &mut u.row));
+                set
+            }
+            Change::Users { users, accounts, set } => {
+                let named = |name: &AccountName| accounts.iter().any(|account| account == name);
+                let below = seen.accounts.values_mut().filter(|a| named(&a.account));
+                let there = below.flat_map(|a| a.users.iter_mut());
+                rows.extend(there.filter(|u| users.iter().any(|user| *user == u.user)).map(|u| &mut u.row));
                 set
             }
             Change::ResetRawUsage { .. } => continue,
@@ -170,6 +177,84 @@ fn a_user_with_a_qos_list_of_its_own_is_held_too_and_before_the_account() {
         matches!(&plan.changes[0].change, Change::User { user, .. } if user.as_str() == "alice"),
         "{plan:?}"
     );
+}
+
+/// An account with users, of whom those marked have a QOS list of their own.
+fn with_users(observed: &mut Observed, name: &str, users: &[(&str, bool)]) {
+    let user = |(name, own): &(&str, bool)| ObservedUser {
+        user: UserName::parse(name).unwrap(),
+        partition: None,
+        row: ObservedAssociation { qos_is_own: *own, default_qos_is_own: *own, ..row(&["normal"]) },
+    };
+    observed.accounts.get_mut(&account(name)).unwrap().users = users.iter().map(user).collect();
+}
+
+/// Users and accounts of every modify of users, in order.
+fn user_modifies(plan: &Plan) -> Vec<(String, String)> {
+    let list = |names: Vec<&str>| names.join(",");
+    let changes = plan.changes.iter().map(|planned| &planned.change);
+    changes
+        .filter_map(|change| match change {
+            Change::User { user, account, .. } => Some((user.to_string(), account.to_string())),
+            Change::Users { users, accounts, .. } => Some((
+                list(users.iter().map(UserName::as_str).collect()),
+                list(accounts.iter().map(AccountName::as_str).collect()),
+            )),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn users_that_need_equal_values_are_set_in_one_modify_over_accounts() {
+    let mut observed = observed(&[("bio", "root"), ("chem", "root")]);
+    with_users(&mut observed, "bio", &[("alice", true), ("bob", true)]);
+    with_users(&mut observed, "chem", &[("alice", true), ("carol", true), ("dave", false)]);
+    let plan = planned(&[wish("bio", 5, 60, "blocked"), wish("chem", 5, 60, "blocked")], &observed);
+    // Bob is not in chem, nor carol in bio: naming them there touches nobody.
+    assert_eq!(user_modifies(&plan), [("alice,bob,carol".to_owned(), "bio,chem".to_owned())], "{plan:#?}");
+    assert_eq!(plan.changes.len(), 2, "one for the users, one for both accounts: {plan:#?}");
+    let seen = after(&plan, &observed);
+    assert!(plan.changes.iter().all(|planned| settled(&planned.change, &seen).is_ok()));
+    assert!(settled(&plan.changes[0].change, &observed).unwrap_err().contains("user alice of account bio"));
+}
+
+#[test]
+fn no_user_is_named_in_an_account_where_it_is_to_stay_as_it_is() {
+    let mut observed = observed(&[("bio", "root"), ("chem", "root"), ("math", "root")]);
+    with_users(&mut observed, "bio", &[("alice", true), ("bob", false)]);
+    with_users(&mut observed, "chem", &[("alice", false), ("bob", true)]);
+    with_users(&mut observed, "math", &[("alice", true)]);
+    let wishes = ["bio", "chem", "math"].map(|name| wish(name, 5, 60, "blocked"));
+    let plan = planned(&wishes, &observed);
+    let text = |users: &str, accounts: &str| (users.to_owned(), accounts.to_owned());
+    assert_eq!(user_modifies(&plan), [text("alice", "bio,math"), text("bob", "chem")], "{plan:#?}");
+}
+
+#[test]
+fn a_refused_group_is_halved_with_the_reasons_of_each_half() {
+    let names = ["a", "b", "c", "d", "e"];
+    let observed = observed(&names.map(|name| (name, "root")));
+    let plan = planned(&names.map(|name| wish(name, 5, 60, "normal")), &observed);
+    let mut groups: Vec<PlannedChange> = plan.changes.clone();
+    assert_eq!(groups.len(), 1);
+    let mut single = Vec::new();
+    while let Some(group) = groups.pop() {
+        let Some(parts) = halves(&group) else {
+            single.push(group);
+            continue;
+        };
+        let named = |planned: &PlannedChange| planned.change.accounts().count();
+        assert_eq!(parts.iter().map(named).sum::<usize>(), named(&group));
+        assert!(named(&parts[0]).abs_diff(named(&parts[1])) <= 1);
+        groups.extend(parts);
+    }
+    single.reverse();
+    for (planned, name) in single.iter().zip(names) {
+        assert_eq!(planned.change.accounts().map(AccountName::as_str).collect::<Vec<_>>(), [name]);
+        let reasons: Vec<&str> = planned.because.iter().map(|because| because.account.as_str()).collect();
+        assert_eq!(reasons, [name]);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::world::*;
-use crate::core::command::{Command, CommandKind, Subject, Triage, TriageFacts, triage, wish};
+use crate::core::command::{Command, CommandKind, Issue, Subject, Triage, TriageFacts, triage, wish};
 use crate::core::name::SourceName;
 use crate::core::policy::LimitType;
 use crate::core::time::{Epoch, Window};
@@ -17,6 +17,7 @@ fn command(uuid: &str, of: &str, kind: CommandKind, age_s: i64) -> Command {
         policy: "p1".into(),
         account_text: of.into(),
         issued: Epoch(NOW - age_s),
+        issued_ns: 0,
         description: "text".into(),
         kind,
     }
@@ -26,7 +27,7 @@ fn sorted(commands: &[Command]) -> Vec<Triage> {
     sorted_after(commands, &BTreeMap::new())
 }
 
-fn sorted_after(commands: &[Command], in_effect: &BTreeMap<Subject, (Epoch, String)>) -> Vec<Triage> {
+fn sorted_after(commands: &[Command], in_effect: &BTreeMap<Subject, (Issue, String)>) -> Vec<Triage> {
     let periods = BTreeMap::from([(account("bio"), Window::new(Epoch(NOW - 500), Epoch(NOW + 500)))]);
     let facts =
         TriageFacts { now: Epoch(NOW), age_max_s: 1000, skew_max_s: 60, periods: &periods, in_effect };
@@ -52,6 +53,20 @@ fn of_two_of_the_same_second_the_one_shown_later_stands() {
 }
 
 #[test]
+fn of_two_of_the_same_second_the_later_instant_stands_whatever_the_order_of_the_list() {
+    let fairshare = |n| CommandKind::Fairshare { fairshare: n };
+    let newer = Command { issued_ns: 900_000_000, ..command("newer", "bio", fairshare(2), 5) };
+    let older = Command { issued_ns: 200_000_000, ..command("older", "bio", fairshare(1), 5) };
+    assert_eq!(
+        sorted(&[newer.clone(), older.clone()]),
+        vec![Triage::Act, Triage::Superseded("newer".into())]
+    );
+    let subject = ("bio".to_owned(), "fairshare".to_owned());
+    let in_effect = BTreeMap::from([(subject, (newer.issue(), "newer".to_owned()))]);
+    assert_eq!(sorted_after(&[older], &in_effect), vec![Triage::Superseded("newer".into())]);
+}
+
+#[test]
 fn a_command_that_is_refused_takes_nobodys_place() {
     let fairshare = |n| CommandKind::Fairshare { fairshare: n };
     // The second is from the future: a clock is wrong there, and the first stays what is to be done.
@@ -63,8 +78,10 @@ fn a_command_that_is_refused_takes_nobodys_place() {
 #[test]
 fn an_older_command_that_shows_up_after_a_newer_one_was_carried_out_is_superseded() {
     let fairshare = |n| CommandKind::Fairshare { fairshare: n };
-    let in_effect =
-        BTreeMap::from([(("bio".to_owned(), "fairshare".to_owned()), (Epoch(NOW - 10), "done".to_owned()))]);
+    let in_effect = BTreeMap::from([(
+        ("bio".to_owned(), "fairshare".to_owned()),
+        ((Epoch(NOW - 10), 0), "done".to_owned()),
+    )]);
     let late = command("late", "bio", fairshare(1), 30);
     let newer = command("newer", "bio", fairshare(2), 5);
     assert_eq!(

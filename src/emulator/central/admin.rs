@@ -7,21 +7,24 @@
 //! | GET, POST, DELETE faults | list, add one or a list, take all away |
 //! | POST tick | background work now |
 //! | GET requests | the requests seen |
-
-use std::collections::VecDeque;
+//! | POST nomad | `{"has_leader": false}`, `{"restart": true}` (held queries are cut), `{"restart": true, "index": N}` \
+//!   (from an older snapshot), `{"used": {"quota": NAME, "region": NAME, "amounts": {...}}}` |
 
 use axum::http::Method;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::clock::Clock;
 use super::faults::Fault;
 use super::http::{Answer, Request};
+use super::nomad::RegionLimit;
+use super::seen::Seen;
 use super::state::CentralState;
+use super::tick;
 use super::tracked::Tracked;
-use super::{SeenRequest, tick};
 
 /// Answers one request.
-pub(super) fn answer(state: &mut Tracked<'_>, seen: &VecDeque<SeenRequest>, request: &Request) -> Answer {
+pub(super) fn answer(state: &mut Tracked<'_>, seen: &Seen, request: &Request) -> Answer {
     let door = request.path.trim_start_matches("/_emulator/").trim_end_matches('/');
     let outcome = match (&request.method, door) {
         (&Method::GET, "state") => shown(&**state),
@@ -38,8 +41,9 @@ pub(super) fn answer(state: &mut Tracked<'_>, seen: &VecDeque<SeenRequest>, requ
             tick(state.edit());
             Ok(Answer::empty(204))
         }
-        (&Method::GET, "requests") => shown(seen),
-        (_, "state" | "clock" | "faults" | "tick" | "requests") => {
+        (&Method::GET, "requests") => shown(seen.requests()),
+        (&Method::POST, "nomad") => body(request).and_then(|body| move_nomad(state, body)),
+        (_, "state" | "clock" | "faults" | "tick" | "requests" | "nomad") => {
             Ok(Answer::method_not_allowed(&request.method))
         }
         _ => Ok(Answer::detail(404, "Not found.")),
@@ -96,6 +100,42 @@ fn move_clock(state: &mut Tracked<'_>, body: &Value) -> Result<Answer, String> {
         state.edit().clock = clock;
     }
     Ok(Answer::json(200, &json!({"now": state.now().to_string()})))
+}
+
+/// What happens to the Nomad servers.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct NomadMove {
+    has_leader: Option<bool>,
+    restart: bool,
+    index: Option<u64>,
+    used: Option<NomadUsed>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NomadUsed {
+    quota: String,
+    region: String,
+    amounts: RegionLimit,
+}
+
+fn move_nomad(state: &mut Tracked<'_>, body: Value) -> Result<Answer, String> {
+    let wanted: NomadMove = serde_json::from_value(body).map_err(|error| error.to_string())?;
+    if wanted.index.is_some() && !wanted.restart {
+        return Err("the index goes back with a restart only".to_owned());
+    }
+    let nomad = &mut state.edit().nomad;
+    if wanted.restart {
+        nomad.restart(wanted.index);
+    }
+    if let Some(has_leader) = wanted.has_leader {
+        nomad.has_leader = has_leader;
+    }
+    if let Some(used) = wanted.used {
+        nomad.set_used(&used.quota, &used.region, used.amounts);
+    }
+    Ok(Answer::json(200, &json!({"index": nomad.index, "restarts": nomad.restarts})))
 }
 
 fn add_faults(state: &mut Tracked<'_>, body: Value) -> Result<Answer, String> {

@@ -64,6 +64,8 @@ pub enum FaultKind {
     HtmlPage { code: u16 },
     /// The connection ends without a byte of an answer; the request is not handled.
     Cut,
+    /// No byte of an answer and no end of the connection until the server stops; the request is not handled.
+    Hang,
     /// The request is handled and remembered, then the connection ends without a byte of an answer.
     AnswerLost,
     /// The answer's body ends early although its length is announced; the request is handled.
@@ -222,7 +224,7 @@ pub(super) fn instead(kind: &FaultKind, state: &CentralState) -> Option<Answer> 
             (Answer::detail(*code, "A server error occurred."), *retry_after)
         }
         FaultKind::HtmlPage { code } => (Answer::html(*code, "Bad Gateway"), None),
-        FaultKind::Cut => (Answer::empty(500), None),
+        FaultKind::Cut | FaultKind::Hang => (Answer::empty(500), None),
         _ => return None,
     };
     Some(match retry_after {

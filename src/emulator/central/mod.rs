@@ -1,5 +1,6 @@
-//! The emulated central servers: Waldur's policy, resource and usage API under `/api/`, the AMIE Usage API under
-//! `/amie/api/v1/`, and doors for tests under `/_emulator/`.
+//! The emulated central servers: Waldur's policy, resource, usage and quota API under `/api/`, the AMIE Usage API under
+//! `/amie/api/v1/`, Nomad's quotas under `/nomad/v1/`, DataRobot's under `/api/v2/`, and doors for tests under
+//! `/_emulator/`.
 //!
 //! Written from what the real servers do, with none of the agent's code, so that errors of one cannot hide errors of
 //! the other. Each request is handled alone and in full: state kept in a file is on disk before the answer leaves.
@@ -10,9 +11,12 @@ pub mod amie;
 mod amount;
 mod clock;
 mod connection;
+pub mod datarobot;
 pub mod faults;
 mod file;
 mod http;
+pub mod nomad;
+mod seen;
 mod serve;
 mod settle;
 pub mod state;
@@ -21,22 +25,25 @@ mod tests;
 mod tracked;
 mod waldur;
 
-use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use amount::Amount;
 pub use clock::Clock;
+use nomad::Pulse;
+use seen::Seen;
+
 pub use faults::{Fault, FaultKind, HistoryFault, RetryAfter};
+pub use seen::SeenRequest;
 pub use state::CentralState;
 pub use waldur::period::{BillingPeriod, PolicyPeriod};
-
-/// Requests that are remembered; older ones are forgotten.
-const REQUESTS_KEPT: usize = 10_000;
+pub use waldur::quotas::{Follows, Quota, QuotaVersion};
 
 /// What the emulated central server can fail at.
 #[derive(Debug, Error)]
@@ -53,26 +60,27 @@ pub enum CentralServerError {
     Serve { source: io::Error },
 }
 
-/// A request as the server saw it. The credentials are left out.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct SeenRequest {
-    pub method: String,
-    /// Path and query.
-    pub target: String,
-    pub headers: Vec<(String, String)>,
-    pub body: String,
-    /// What it was answered with, whether or not the answer arrived.
-    pub status: u16,
-}
-
 /// What requests and tests share.
 struct Shared {
     state: CentralState,
-    seen: VecDeque<SeenRequest>,
+    seen: Seen,
     /// Where the state is kept, if it is.
     file: Option<PathBuf>,
     /// The state changed outside of a request and is not on disk yet.
     dirty: bool,
+    /// Tells held queries of what they wait for.
+    changes: watch::Sender<Pulse>,
+    /// Queries that are held now, and ever were.
+    holding: Arc<AtomicUsize>,
+    queries_held: u64,
+}
+
+impl Shared {
+    /// Wakes held queries if anything changed that one of them may wait for.
+    fn tell_held(&self) {
+        let now = self.state.nomad.pulse();
+        self.changes.send_if_modified(|told| std::mem::replace(told, now) != now);
+    }
 }
 
 /// The emulated central server.
@@ -105,7 +113,9 @@ impl CentralServer {
 
     fn new(mut state: CentralState, file: Option<PathBuf>) -> Result<Self, CentralServerError> {
         state.settle().map_err(|reason| CentralServerError::InconsistentState { reason })?;
-        let shared = Shared { state, seen: VecDeque::new(), file, dirty: false };
+        let changes = watch::Sender::new(state.nomad.pulse());
+        let (seen, holding) = (Seen::default(), Arc::default());
+        let shared = Shared { state, seen, file, dirty: false, changes, holding, queries_held: 0 };
         Ok(Self { shared: Arc::new(Mutex::new(shared)) })
     }
 
@@ -147,6 +157,7 @@ impl CentralHandle {
         if let Err(reason) = shared.state.settle() {
             panic!("{}", CentralServerError::InconsistentState { reason });
         }
+        shared.tell_held();
         outcome
     }
 
@@ -165,12 +176,17 @@ impl CentralHandle {
 
     /// The requests so far, oldest first.
     pub fn requests(&self) -> Vec<SeenRequest> {
-        lock(&self.shared).seen.iter().cloned().collect()
+        lock(&self.shared).seen.requests().iter().cloned().collect()
     }
 
     /// Forgets the requests so far.
     pub fn forget_requests(&self) {
-        lock(&self.shared).seen.clear();
+        lock(&self.shared).seen.forget();
+    }
+
+    /// How many blocking queries are held now.
+    pub fn queries_held(&self) -> usize {
+        lock(&self.shared).holding.load(Ordering::SeqCst)
     }
 
     /// Adds a fault behind those that are there.

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::clock::day_of;
 use super::state::{CentralState, Offering, named};
-use super::waldur::commands;
+use super::waldur::{commands, quotas};
 
 impl CentralState {
     /// Fills what a hand-written seed left out and turns names into ids. Repeating it changes nothing.
@@ -22,6 +22,9 @@ impl CentralState {
         self.settle_times();
         self.settle_commands()?;
         self.settle_usages()?;
+        quotas::settle(self)?;
+        self.nomad.settle()?;
+        self.datarobot.settle()?;
         commands::mark_seeded_as_issued(self);
         Ok(())
     }

@@ -9,7 +9,16 @@
 //!   "resources": [{"name": "bio42", "limits": {"cpu": 1000}}],
 //!   "commands": [{"resource": "bio42", "command_type": "fairshare", "parameters": {"fairshare": 333}}],
 //!   "component_usages": [{"resource": "bio42", "type": "cpu", "usage": "512.25"}],
-//!   "amie": {"sites": [{"name": "SITE", "api_key": "key"}], "projects": [{"local_project_id": "bio42"}]}
+//!   "quotas": [{"scope": "bio42", "name": "nc_cpu_usage", "limit": 60000, "follows": {"component": "cpu", "factor": 60}}],
+//!   "amie": {"sites": [{"name": "SITE", "api_key": "key"}], "projects": [{"local_project_id": "bio42"}]},
+//!   "nomad": {
+//!     "tokens": [{"secret": "nomad-token", "may_write": true}],
+//!     "quotas": [{"Name": "bio42", "Limits": [{"Region": "global", "RegionLimit": {"Cores": 64, "MemoryMB": 256000}}]}]
+//!   },
+//!   "datarobot": {
+//!     "tokens": [{"secret": "datarobot-token", "may_write": true}],
+//!     "quotas": [{"resourceId": "bio42", "defaultRules": [{"rule": "requests", "limit": 100, "window": "hour"}]}]
+//!   }
 //! }
 //! ```
 
@@ -24,8 +33,11 @@ use uuid::Uuid;
 use super::amie::AmieState;
 use super::amount::Amount;
 use super::clock::Clock;
+use super::datarobot::DataRobotState;
 use super::faults::Fault;
+use super::nomad::NomadState;
 use super::waldur::period::PolicyPeriod;
+use super::waldur::quotas::Quota;
 
 /// Space of the name-based uuids that stand in for names in seed files.
 const NAMES: Uuid = Uuid::from_u128(0x5c1a_7e0f_8f3b_4a0e_9b55_0d2f_6f1e_a001);
@@ -49,9 +61,13 @@ pub struct CentralState {
     pub evaluation_logs: Vec<EvaluationLog>,
     pub component_usages: Vec<ComponentUsage>,
     pub user_usages: Vec<UserUsage>,
+    /// Quotas of `/api/quotas/`.
+    pub quotas: Vec<Quota>,
     /// Every report-command-result the server accepted, oldest first.
     pub results: Vec<CommandResult>,
     pub amie: AmieState,
+    pub nomad: NomadState,
+    pub datarobot: DataRobotState,
     /// Faults still to happen, in order of precedence.
     pub faults: Vec<Fault>,
     /// Draws made from `seed` so far.
@@ -255,6 +271,8 @@ pub struct Resource {
     /// The Slurm account; the name when left out.
     pub backend_id: String,
     pub backend_metadata: Map<String, Value>,
+    /// What the order of the resource said.
+    pub attributes: Map<String, Value>,
     /// `Creating`, `OK`, `Erred`, `Updating`, `Terminating` or `Terminated`.
     pub state: String,
     /// Per component type, in the component's unit.
@@ -283,6 +301,7 @@ impl Default for Resource {
             name: String::new(),
             backend_id: String::new(),
             backend_metadata: Map::new(),
+            attributes: Map::new(),
             state: "OK".to_owned(),
             limits: BTreeMap::new(),
             current_usages: BTreeMap::new(),

@@ -115,6 +115,38 @@ fn raw_usage_is_what_the_controller_counted() {
     assert!(after.contains("acc_lim|alice|61|") && after.contains("root||98|"), "{after}");
 }
 
+/// As fixtures/slurm/22.05/sshare_after_delete.txt has it.
+#[test]
+fn an_account_that_is_added_again_begins_without_usage_and_those_above_keep_what_it_used() {
+    let mut world = cluster();
+    world.add_job(Job {
+        account: "acc_leaf".to_owned(),
+        user: "alice".to_owned(),
+        state: JobState::Completed,
+        submit: START - 100,
+        eligible: START - 100,
+        start: START - 100,
+        end: START - 94,
+        allocated: BTreeMap::from([(1, 1), (4, 1)]),
+        ..Job::default()
+    });
+    let shown = |world: &mut World| stdout(world, "sshare -nP -a -o Account,User,RawUsage");
+    assert!(shown(&mut world).contains("   acc_leaf||6\n    acc_leaf|alice|6\n"));
+    stdout(&mut world, "sacctmgr -i delete account name=acc_leaf");
+    assert!(shown(&mut world).contains(" acc_top||6\n  acc_mid||6\n"), "{}", shown(&mut world));
+    world.advance(10);
+    stdout(&mut world, "sacctmgr -i add account acc_leaf parent=acc_mid");
+    stdout(&mut world, "sacctmgr -i add user alice account=acc_leaf");
+    let mut again = World::from_json(&world.to_json()).expect("its own text");
+    for world in [&mut world, &mut again] {
+        let rows = shown(world);
+        assert!(rows.contains(" acc_top||6\n  acc_mid||6\n"), "{rows}");
+        assert!(rows.contains("   acc_leaf||0\n    acc_leaf|alice|0\n"), "{rows}");
+    }
+    stdout(&mut world, "sacctmgr -i modify account acc_top set RawUsage=0");
+    assert!(shown(&mut world).contains("root||0\n"), "{}", shown(&mut world));
+}
+
 #[test]
 fn submitted_jobs_start_end_and_run_into_their_limit() {
     let mut world = cluster();

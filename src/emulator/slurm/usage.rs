@@ -58,9 +58,21 @@ impl World {
         let at_id = tree.by_id();
         let billing = self.billing();
         let mut usage = vec![RawUsage::default(); tree.list.len()];
+        // Where something above was deleted once, no association can take what those below it show.
+        let mut apart = Vec::new();
         for job in self.jobs.iter().filter(|job| !job.runaway && job.cluster.is_none()) {
-            if let Some(at) = at_id.get(&job.association).copied() {
-                self.count_job(job, &billing, tree.list[at].usage_reset_at, now, &mut usage[at]);
+            let Some(at) = at_id.get(&job.association).copied() else { continue };
+            let reset_at = tree.list[at].usage_reset_at;
+            let upwards = || std::iter::successors(Some(at), |at| tree.parent[*at]);
+            if upwards().all(|place| tree.list[place].usage_left_at == 0) {
+                self.count_job(job, &billing, reset_at, now, &mut usage[at]);
+                continue;
+            }
+            for place in upwards() {
+                let mut of_job = RawUsage::default();
+                let since = reset_at.max(tree.list[place].usage_left_at);
+                self.count_job(job, &billing, since, now, &mut of_job);
+                apart.push((place, of_job));
             }
         }
         for at in (0..usage.len()).rev() {
@@ -70,6 +82,7 @@ impl World {
                 usage[at] = own;
             }
         }
+        apart.iter().for_each(|(place, of_job)| usage[*place].add(of_job));
         usage
     }
 

@@ -83,6 +83,8 @@ pub struct Association {
     pub deleted: bool,
     /// Second up to which raw usage of its jobs has been thrown away.
     pub usage_reset_at: i64,
+    /// Second of its last deletion: added again it shows nothing from before, while the accounts above still count it (22.05.8).
+    pub usage_left_at: i64,
 }
 
 /// A quality of service.
@@ -493,8 +495,8 @@ impl World {
         let end = self.tree().end[at];
         let mut subtree: Vec<Association> = self.associations.drain(at..end).collect();
         if let Some(first) = subtree.first_mut() {
-            let kept = (first.id, first.usage_reset_at);
-            *first = Association { id: kept.0, usage_reset_at: kept.1, ..new.clone() };
+            let (id, usage_reset_at, usage_left_at) = (first.id, first.usage_reset_at, first.usage_left_at);
+            *first = Association { id, usage_reset_at, usage_left_at, ..new.clone() };
         }
         let above = match (&new.user, &new.parent) {
             (Some(_), _) => Some(new.account.clone()),
@@ -506,6 +508,7 @@ impl World {
 
     /// Removes associations with everything below them; those that jobs refer to are kept as deleted.
     pub(super) fn remove_associations(&mut self, places: &[usize]) {
+        let now = self.now();
         let used: std::collections::HashSet<u32> = self.jobs.iter().map(|job| job.association).collect();
         let tree = self.tree();
         let mut gone = vec![false; self.associations.len()];
@@ -528,6 +531,9 @@ impl World {
             .filter(|(at, _)| kept[*at])
             .map(|(at, mut association)| {
                 association.deleted |= gone[at];
+                if gone[at] {
+                    association.usage_left_at = now;
+                }
                 association
             })
             .collect();

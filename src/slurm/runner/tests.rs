@@ -213,3 +213,29 @@ async fn a_caller_that_goes_away_ends_the_program_and_its_children() {
     let rest = tokio::task::spawn_blocking(move || std::io::read_to_string(end)).await.unwrap().unwrap();
     assert_eq!(rest, "");
 }
+
+#[tokio::test]
+async fn a_sites_own_program_gets_its_arguments_unchanged_and_is_ended_with_all_it_started() {
+    let program = |args: &[&str], timeout| SiteProgram {
+        path: "/bin/sh".into(),
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        timeout,
+        output_bytes_max: 1 << 20,
+    };
+    let script = r#"printf '<%s>' "$@"; cat; pwd; env | sort"#;
+    let answer = program(&["-c", script, "sh", "$(id)", "a b;c"], LONG).run().await.unwrap();
+    let text = String::from_utf8(answer.stdout).unwrap();
+    assert!(text.starts_with("<$(id)><a b;c>/\nLANG=C\nLC_ALL=C\nPATH=/usr/sbin:"), "{text}");
+    let site = Site::new(LONG);
+    let fifo = site.dir.path().join("alive");
+    nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+    let hangs = format!("exec 9>{}; echo begun >&9; sleep 1000 & wait", fifo.display());
+    let watcher = std::thread::spawn(move || read_to_the_end(&fifo));
+    let error = program(&["-c", &hangs], SHORT).run().await.unwrap_err();
+    assert!(matches!(error, RunError::TimedOut { after: SHORT, .. }), "{error}");
+    assert_eq!(watcher.join().unwrap(), "begun\n", "nobody holds it any more");
+    let error = program(&["-c", "yes"], LONG).run().await.unwrap_err();
+    assert!(matches!(error, RunError::OutputTooLarge { bytes_max: 1_048_576, .. }), "{error}");
+    let absent = SiteProgram { path: "/nowhere/repquota".into(), ..program(&[], LONG) };
+    assert!(matches!(absent.run().await.unwrap_err(), RunError::NotFound { .. }));
+}

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::core::association::{Assignments, Limit};
-use crate::core::name::{AccountName, ClusterName, Names};
+use crate::core::name::{AccountName, ClusterName, Names, UserName};
 use crate::core::plan::Change;
 use crate::core::policy::LimitType;
 use crate::slurm::argv::{Argv, Program};
@@ -74,6 +74,12 @@ pub(in crate::slurm) fn argv(change: &Change, cluster: &ClusterName) -> Argv {
             args.extend([format!("account={account}"), format!("cluster={cluster}"), "set".into()]);
             args.extend(assignments(set));
         }
+        Change::Users { users, accounts, set } => {
+            args.extend(["user".into(), "where".into(), format!("name={}", joined(users.iter()))]);
+            args.extend([format!("account={}", joined(accounts.iter())), format!("cluster={cluster}")]);
+            args.push("set".into());
+            args.extend(assignments(set));
+        }
         Change::ResetRawUsage { account, marker: _ } => {
             args.extend(["account".into(), "where".into(), format!("name={account}")]);
             args.extend([format!("cluster={cluster}"), "set".into(), "RawUsage=0".into()]);
@@ -102,7 +108,7 @@ fn assignments(set: &Assignments) -> Vec<String> {
 
 /// Why a change must not be run at all.
 pub(in crate::slurm) fn senseless(change: &Change) -> Option<&'static str> {
-    let (Change::Accounts { set, .. } | Change::User { set, .. }) = change else {
+    let (Change::Accounts { set, .. } | Change::User { set, .. } | Change::Users { set, .. }) = change else {
         return None;
     };
     let above = |limit: &Limit, max: u64| matches!(limit, Limit::At(value) if *value > max);
@@ -157,18 +163,9 @@ pub(in crate::slurm) fn judge(
             not_the_accounts(accounts, spreads, cluster, &echoed)
         }
         Change::User { user, account, set: _ } => {
-            let wanted = |row: &Echoed| {
-                row.cluster.eq_ignore_ascii_case(cluster.as_str())
-                    && row.account.eq_ignore_ascii_case(account.as_str())
-                    && row.user.as_ref().is_some_and(|listed| listed.eq_ignore_ascii_case(user.as_str()))
-            };
-            let others: Vec<&Echoed> = echoed.iter().filter(|row| !wanted(row)).collect();
-            match (echoed.is_empty(), others.is_empty()) {
-                (true, _) => Some(format!("sacctmgr did not list {account}/{user} as changed")),
-                (false, true) => None,
-                (false, false) => Some(format!("sacctmgr also changed {}", joined(others.into_iter()))),
-            }
+            not_the_users(&Names::one(user.clone()), &Names::one(account.clone()), cluster, &echoed)
         }
+        Change::Users { users, accounts, set: _ } => not_the_users(users, accounts, cluster, &echoed),
         // A success says nothing at all.
         Change::ResetRawUsage { .. } => Some(words(&answer.stdout)).filter(|said| !said.is_empty()),
     });
@@ -205,5 +202,41 @@ fn not_the_accounts(
     }
     let mine = |row: &&Echoed| (spreads && here(row)) || (own(row) && asked.contains(name(row).as_str()));
     let others: Vec<&Echoed> = echoed.iter().filter(|row| !mine(row)).collect();
+    (!others.is_empty()).then(|| format!("sacctmgr also changed {}", joined(others.into_iter())))
+}
+
+/// Each user and each account has to be listed, and nobody else; not every user is in every account.
+fn not_the_users(
+    users: &Names<UserName>,
+    accounts: &Names<AccountName>,
+    cluster: &ClusterName,
+    echoed: &[Echoed],
+) -> Option<String> {
+    // slurmdbd of 26.05 can be told to keep the case of names; the agent's are in lower case.
+    let fold = |text: &str| text.to_ascii_lowercase();
+    let users: BTreeSet<&str> = users.iter().map(UserName::as_str).collect();
+    let accounts: BTreeSet<&str> = accounts.iter().map(AccountName::as_str).collect();
+    let user = |row: &Echoed| row.user.as_deref().map(fold);
+    let asked = |row: &&Echoed| {
+        row.cluster.eq_ignore_ascii_case(cluster.as_str())
+            && accounts.contains(fold(&row.account).as_str())
+            && user(row).is_some_and(|user| users.contains(user.as_str()))
+    };
+    let (rows, others): (Vec<&Echoed>, Vec<&Echoed>) = echoed.iter().partition(asked);
+    let users_listed: BTreeSet<String> = rows.iter().filter_map(|row| user(row)).collect();
+    let accounts_listed: BTreeSet<String> = rows.iter().map(|row| fold(&row.account)).collect();
+    let missing = |asked: &BTreeSet<&str>, listed: &BTreeSet<String>| {
+        let missing: Vec<&str> = asked.iter().filter(|name| !listed.contains(**name)).copied().collect();
+        missing.join(",")
+    };
+    let (no_user, no_account) = (missing(&users, &users_listed), missing(&accounts, &accounts_listed));
+    if !no_user.is_empty() || !no_account.is_empty() {
+        let names: Vec<String> = [("user", no_user), ("account", no_account)]
+            .into_iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(kind, names)| format!("{kind} {names}"))
+            .collect();
+        return Some(format!("sacctmgr did not list {} as changed", names.join(" and ")));
+    }
     (!others.is_empty()).then(|| format!("sacctmgr also changed {}", joined(others.into_iter())))
 }

@@ -40,6 +40,7 @@ fn command(uuid: &str) -> ServerCommand {
         policy: "p1".into(),
         account_text: "bio42".into(),
         issued: Epoch(1),
+        issued_ns: 0,
         description: String::new(),
         kind: CommandKind::ResetUsage,
     }

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::*;
@@ -10,6 +12,8 @@ use crate::core::name::Names;
 use crate::core::period::PeriodKind;
 use crate::core::plan::{Change, Outcome, PlannedChange, ResetMarker};
 use crate::core::policy::{Actions, LimitType, Policy, QosStrategy, default_weights};
+use crate::core::quota::{Bound, Capacity, ConcurrencyQuota, RegionLimit};
+use crate::core::quota_map::{ConcurrencyMap, SourceQuotas};
 use crate::core::report::{ComponentUsage, Message, MessageKind};
 
 fn snapshot(name: &str) -> Snapshot {
@@ -155,6 +159,7 @@ fn nothing_open_and_nothing_in_force_is_ever_removed() {
         policy: "p1".into(),
         account_text: "bio42".into(),
         issued: Epoch(issued),
+        issued_ns: 0,
         description: String::new(),
         kind: CommandKind::Fairshare { fairshare: 3 },
     };
@@ -224,6 +229,43 @@ fn nothing_open_and_nothing_in_force_is_ever_removed() {
     assert_eq!(told("told"), None);
     assert_eq!(told("restated"), Some(usage("restated")), "what waits may have to be compared with it");
     store.integrity().unwrap();
+}
+
+#[test]
+fn the_quotas_of_a_source_stay_as_they_were_said_until_something_else_is_said() {
+    let place = Place::new();
+    let said = |modify_index| SourceQuotas::Concurrency {
+        quotas: vec![ConcurrencyQuota {
+            name: "shared-quota".into(),
+            description: String::new(),
+            regions: BTreeMap::from([(
+                "global".to_owned(),
+                RegionLimit {
+                    all: Capacity {
+                        cores: Bound::AtMost(Exact::whole(2)),
+                        cpu_mhz: Bound::Unlimited,
+                        memory_mb: Bound::AtMost(Exact::ZERO),
+                        devices: BTreeMap::from([("nvidia/gpu".to_owned(), Bound::AtMost(Exact::ONE))]),
+                    },
+                    node_pools: BTreeMap::new(),
+                },
+            )]),
+            modify_index,
+        }],
+        usages: Vec::new(),
+        map: ConcurrencyMap::default(),
+    };
+    let mut store = place.open();
+    assert_eq!(store.quotas(&source()).unwrap(), None);
+    store.put_quotas(&source(), &said(56), Epoch(10)).unwrap();
+    store.put_quotas(&source(), &said(56), Epoch(20)).unwrap();
+    drop(store);
+    let mut store = place.open();
+    let same = AcceptedQuotas { said: said(56), at: Epoch(20), since: Epoch(10) };
+    assert_eq!(store.quotas(&source()).unwrap(), Some(same));
+    store.put_quotas(&source(), &said(57), Epoch(30)).unwrap();
+    let other = AcceptedQuotas { said: said(57), at: Epoch(30), since: Epoch(30) };
+    assert_eq!(Store::open_reader(&place.path).unwrap().quotas(&source()).unwrap(), Some(other));
 }
 
 #[test]

@@ -18,6 +18,7 @@ fn command(uuid: &str, account: &str, issued: i64, kind: CommandKind) -> Command
         policy: "p1".into(),
         account_text: account.into(),
         issued: Epoch(issued),
+        issued_ns: 0,
         description: "sacctmgr ...; for people".into(),
         kind,
     }
@@ -140,6 +141,21 @@ fn the_history_found_at_first_sight_is_never_pending() {
     let error = store.settle_command("u1", &verdict(CommandState::Done), None, Epoch(33)).unwrap_err();
     assert!(matches!(error, StoreError::CommandSettled { state: CommandState::Adopted, .. }), "{error}");
     assert_eq!(store.standing(&source()).unwrap(), [], "what was adopted was not done by the agent");
+}
+
+#[test]
+fn of_two_commands_of_one_second_the_later_instant_is_the_newer_whichever_came_first() {
+    let place = Place::new();
+    let mut store = place.open();
+    let newer = Command { issued_ns: 900_000_000, ..fairshare("newer", 10) };
+    let older = Command { issued_ns: 1_000, ..fairshare("older", 10) };
+    store.receive(std::slice::from_ref(&newer), Epoch(20)).unwrap();
+    store.receive(std::slice::from_ref(&older), Epoch(21)).unwrap();
+    assert_eq!(store.pending().unwrap(), [older, newer.clone()]);
+    for uuid in ["newer", "older"] {
+        store.settle_command(uuid, &verdict(CommandState::Done), None, Epoch(22)).unwrap();
+    }
+    assert_eq!(store.standing(&source()).unwrap(), [(newer, Epoch(22))]);
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! The server at its socket, with a client that knows none of its code.
 
 mod amie;
+mod datarobot;
 mod faults;
 mod file;
+mod nomad;
 mod policies;
+mod quotas;
 mod waldur;
 
 use std::sync::Once;

@@ -51,14 +51,19 @@ fn weight_of(weights: &Amounts, component: &str) -> Option<f64> {
     })
 }
 
+/// A sum as Python has it: of nothing it is 0.0, where Rust's has the sign of -0.0.
+pub(crate) fn sum(amounts: impl Iterator<Item = f64>) -> f64 {
+    amounts.fold(0.0, |sum, amount| sum + amount)
+}
+
 /// The billing sum; a component without a weight counts nothing.
 pub(crate) fn billing_sum(amounts: &Amounts, weights: &Amounts) -> f64 {
-    amounts.iter().map(|(component, amount)| amount * weight_of(weights, component).unwrap_or(0.0)).sum()
+    sum(amounts.iter().map(|(component, amount)| amount * weight_of(weights, component).unwrap_or(0.0)))
 }
 
 /// The sum percentages are made of; here a component without a weight counts with its raw value.
 pub(crate) fn percentage_sum(amounts: &Amounts, weights: &Amounts) -> f64 {
-    amounts.iter().map(|(component, amount)| amount * weight_of(weights, component).unwrap_or(1.0)).sum()
+    sum(amounts.iter().map(|(component, amount)| amount * weight_of(weights, component).unwrap_or(1.0)))
 }
 
 /// Share of the allocation that is used, in percent; 0 without an allocation.
@@ -147,6 +152,14 @@ mod tests {
         assert_eq!(percentage_sum(&total, &default_weights()), 11.0);
         assert_eq!(usage_percentage(&amounts(&[("storage", 5.5)]), &total, &default_weights()), 50.0);
         assert_eq!(usage_percentage(&amounts(&[("cpu", 5.0)]), &Amounts::new(), &default_weights()), 0.0);
+    }
+
+    #[test]
+    fn no_usage_is_sent_as_zero_without_a_sign() {
+        let total = amounts(&[("cpu", 64.0)]);
+        let percentage = usage_percentage(&Amounts::new(), &total, &default_weights());
+        assert_eq!(json!(percentage).to_string(), "0.0");
+        assert_eq!(json!(billing_sum(&Amounts::new(), &default_weights())).to_string(), "0.0");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The emulated Waldur: policies, provider resources and component usages under `/api/`.
+//! The emulated Waldur: policies, provider resources, component usages and quotas under `/api/`.
 //!
 //! Behaviour follows the public server (Mastermind, read 2026-11), wire names follow the public client 8.1.3.
 //! Not here: orders, plans, mail, STOMP. Formulas and shapes are written anew and share nothing with the agent.
@@ -12,6 +12,7 @@ pub(super) mod period;
 mod policies;
 mod policy_body;
 mod preview;
+pub(super) mod quotas;
 mod resources;
 mod usages;
 mod wire;
@@ -28,6 +29,7 @@ const RESOURCES: &str = "marketplace-provider-resources";
 const USAGES: &str = "marketplace-component-usages";
 const USER_USAGES: &str = "marketplace-component-user-usages";
 const OFFERINGS: &str = "marketplace-provider-offerings";
+const QUOTAS: &str = "quotas";
 
 /// Answers one request under `/api/`.
 pub(super) fn answer(state: &mut Tracked<'_>, request: &Request) -> Answer {
@@ -52,12 +54,15 @@ pub(super) fn answer(state: &mut Tracked<'_>, request: &Request) -> Answer {
 /// Whether an address exists at all, whatever the method.
 fn is_known(segments: &[&str]) -> bool {
     match segments {
-        [POLICIES | RESOURCES | USAGES | USER_USAGES | OFFERINGS]
+        [POLICIES | RESOURCES | USAGES | USER_USAGES | OFFERINGS | QUOTAS]
         | [POLICIES, "actions" | "preview_impact"] => true,
         ["users", "me"] | [USAGES, "set_usage"] => true,
-        [POLICIES | RESOURCES | USAGES | USER_USAGES | OFFERINGS, uuid] => Uuid::try_parse(uuid).is_ok(),
+        [POLICIES | RESOURCES | USAGES | USER_USAGES | OFFERINGS | QUOTAS, uuid] => {
+            Uuid::try_parse(uuid).is_ok()
+        }
         [POLICIES, uuid, action] => Uuid::try_parse(uuid).is_ok() && policies::ACTIONS.contains(action),
         [RESOURCES, uuid, action] => Uuid::try_parse(uuid).is_ok() && resources::ACTIONS.contains(action),
+        [QUOTAS, uuid, "history"] => Uuid::try_parse(uuid).is_ok(),
         [USAGES, uuid, "set_user_usages" | "set_user_usage"] => Uuid::try_parse(uuid).is_ok(),
         _ => false,
     }
@@ -94,6 +99,9 @@ fn dispatch(
         [USER_USAGES] if reading => usages::list_users(state, user, request),
         [OFFERINGS] if reading => resources::offerings(state, user, request),
         [OFFERINGS, uuid] if reading => resources::offering(state, user, request, uuid_of(uuid)?),
+        [QUOTAS] => quotas::list(state, user, request),
+        [QUOTAS, uuid] => quotas::one(state, user, request, uuid_of(uuid)?),
+        [QUOTAS, uuid, "history"] => quotas::history(state, user, request, uuid_of(uuid)?),
         ["users", "me"] if reading => Ok(Answer::json(200, &wire::user(user, &request.base()))),
         _ => Err(Answer::method_not_allowed(&request.method)),
     }

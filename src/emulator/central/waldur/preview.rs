@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::super::http::{Answer, Request};
 use super::super::state::{CentralState, Resource, User};
 use super::fields::Fields;
-use super::formulas::{self, round};
+use super::formulas::{self, round, sum};
 use super::{commands, require_staff, wire};
 
 /// Share of the allocation at which people are notified.
@@ -131,7 +131,7 @@ fn projection(input: &Input, threshold: f64, today: Date) -> Value {
 
 /// Replaces the request's amounts by those of a resource: plain sums over its components.
 fn take_from_resource(state: &CentralState, resource: &Resource, input: &mut Input) {
-    let allocation: f64 = resource.limits.values().filter(|limit| **limit > 0.0).sum();
+    let allocation = sum(resource.limits.values().copied().filter(|limit| *limit > 0.0));
     if allocation > 0.0 {
         input.allocation = allocation;
     }
@@ -141,8 +141,8 @@ fn take_from_resource(state: &CentralState, resource: &Resource, input: &mut Inp
     let rows = state.component_usages.iter().filter(|row| row.resource == resource.uuid);
     let mut start = period.and_then(|period| period.days()).map(|(first, _)| first);
     input.current_usage = match period {
-        Some(period) => commands::usage_in(state, resource.uuid, period).values().sum(),
-        None => rows.clone().map(|row| row.usage.to_f64()).sum(),
+        Some(period) => sum(commands::usage_in(state, resource.uuid, period).values().copied()),
+        None => sum(rows.clone().map(|row| row.usage.to_f64())),
     };
     if input.current_usage == 0.0
         && let Some(newest) = rows.clone().max_by_key(|row| row.billing_period)
@@ -156,7 +156,7 @@ fn take_from_resource(state: &CentralState, resource: &Resource, input: &mut Inp
         input.daily_usage_rate = input.current_usage / f64::from(days);
     }
     if let Some(previous) = period.and_then(|period| period.previous()) {
-        let used: f64 = commands::usage_in(state, resource.uuid, previous).values().sum();
+        let used = sum(commands::usage_in(state, resource.uuid, previous).values().copied());
         if used > 0.0 {
             input.previous_usage = used;
         }

@@ -13,7 +13,7 @@ use super::super::http::{Answer, Request};
 use super::super::state::{BillingType, CentralState, ComponentUsage, Role, User, UserUsage};
 use super::super::tracked::Tracked;
 use super::fields::Fields;
-use super::{evaluate, forbidden, missing, owns, page, wire};
+use super::{evaluate, forbidden, missing, owns, page, quotas, wire};
 
 /// What Django REST framework says about a time it cannot read.
 const BAD_TIME: &str = "Datetime has wrong format. Use one of these formats instead: \
@@ -163,6 +163,7 @@ pub(super) fn set_usage(state: &mut Tracked<'_>, user: &User, request: &Request)
     for item in items {
         put(state.edit(), user, resource.uuid, date, item);
     }
+    quotas::follow_usages(state.edit());
     if state.settings.evaluate_on_usage
         && let Some(policy) = state.policy_of_offering(resource.offering).map(|policy| policy.uuid)
     {

@@ -130,7 +130,7 @@ pub(crate) fn resource(state: &CentralState, resource: &Resource, base: &str) ->
         "customer_uuid": named(&resource.customer),
         "customer_name": resource.customer,
         "customer_slug": resource.customer.to_lowercase(),
-        "attributes": {},
+        "attributes": resource.attributes,
         "options": {},
         "endpoints": [],
         "error_message": "",

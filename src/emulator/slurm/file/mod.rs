@@ -154,6 +154,8 @@ struct AccountFile {
     limits: BTreeMap<String, Value>,
     #[serde(default, skip_serializing_if = "is_zero")]
     usage_reset_at: i64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    usage_left_at: i64,
     #[serde(default, skip_serializing_if = "is_false")]
     deleted: bool,
 }
@@ -199,6 +201,8 @@ struct UserAssociationFile {
     limits: BTreeMap<String, Value>,
     #[serde(default, skip_serializing_if = "is_zero")]
     usage_reset_at: i64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    usage_left_at: i64,
     #[serde(default, skip_serializing_if = "is_false")]
     default: bool,
     #[serde(default, skip_serializing_if = "is_false")]

@@ -227,6 +227,7 @@ impl Loader {
                 default_qos: file.default_qos,
                 deleted: file.deleted,
                 usage_reset_at: file.usage_reset_at,
+                usage_left_at: file.usage_left_at,
                 ..with_qos(&file.qos)
             };
             if !file.deleted {
@@ -321,6 +322,7 @@ impl Loader {
                 is_default: at_length.default,
                 deleted: at_length.deleted,
                 usage_reset_at: at_length.usage_reset_at,
+                usage_left_at: at_length.usage_left_at,
                 ..with_qos(&at_length.qos)
             };
             self.gathered.take(at_length.order, association, &place)?;

@@ -127,6 +127,7 @@ fn written_accounts(world: &World) -> (Vec<AccountFile>, Vec<UserFile>) {
                 default_qos: association.default_qos.clone(),
                 limits: written_limits(world, &association.limits),
                 usage_reset_at: association.usage_reset_at,
+                usage_left_at: association.usage_left_at,
                 deleted: association.deleted,
             }),
             Some(name) => {
@@ -164,6 +165,7 @@ fn written_user_association(world: &World, association: &Association, order: u32
         default_qos: association.default_qos.clone(),
         limits: written_limits(world, &association.limits),
         usage_reset_at: association.usage_reset_at,
+        usage_left_at: association.usage_left_at,
         default: association.is_default,
         deleted: association.deleted,
     }

@@ -148,7 +148,7 @@ impl Bench {
     fn config(&self) -> String {
         let mut text = format!(
             "[cluster]\nname = \"bench\"\nbin_dir = {:?}\n[store]\npath = {:?}\n[limits]\nchanges_max = 100000\n\
-             tighten_accounts_max = 100000\ntighten_share_percent = 100\nnames_per_modify_max = 1000\n",
+             tighten_accounts_max = 100000\ntighten_share_percent = 100\nnames_per_modify_max = 500\n",
             self.path("bin"),
             self.path("state.db"),
         );
@@ -396,7 +396,7 @@ impl Bench {
                 changes_max: 100_000,
                 tighten_accounts_max: 100_000,
                 tighten_share_percent: 100,
-                names_per_modify_max: 1000,
+                names_per_modify_max: 500,
             };
             let made = plan(&wanted, &observed, &Owned::default(), &rules.qos, &limits, false);
             assert!(made.is_empty() && wanted.len() as u64 == self.size.accounts, "everything is in force");

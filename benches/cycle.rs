@@ -85,7 +85,7 @@ fn measure(accounts: usize, jobs: usize) {
     };
     let mut text = format!(
         "[cluster]\nname = \"bench\"\n[store]\npath = {:?}\n[limits]\nchanges_max = 100000\ntighten_accounts_max = 100000\n\
-         tighten_share_percent = 100\nnames_per_modify_max = 1000\n",
+         tighten_share_percent = 100\nnames_per_modify_max = 500\n",
         folder.path().join("state.db").display().to_string()
     );
     for account in 0..accounts {

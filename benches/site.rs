@@ -24,13 +24,15 @@ use slurm_site_agent::core::desired::{Wish, desired};
 use slurm_site_agent::core::evaluate::Decision;
 use slurm_site_agent::core::job::{JobKey, JobRecord, Printed};
 use slurm_site_agent::core::name::ClusterName;
-use slurm_site_agent::core::own::OwnValues;
 use slurm_site_agent::core::plan::{Owned, PlanLimits, plan};
 use slurm_site_agent::core::time::{Epoch, Window};
 use slurm_site_agent::core::tres::{Tres, TresCounts};
 use slurm_site_agent::emulator::slurm::{EmulatedSlurm, World};
 use slurm_site_agent::slurm::{Answer, Runner};
 use slurm_site_agent::store::{Collected, Collection, Store};
+
+/// What was asked of a program and answered by it.
+type Asked = BTreeMap<(String, String), Vec<u8>>;
 
 /// Records of one transaction, as one batch of sacct's answer has them.
 const BATCH: u64 = 50_000;
@@ -40,9 +42,6 @@ const ROUNDS: usize = 3;
 const SPAN_S: i64 = 300 * 86_400;
 /// How long a daemon at rest is watched; seconds.
 const REST_S: u64 = 30;
-
-/// What a program printed, by its name and its arguments.
-type Answers = BTreeMap<(String, String), Vec<u8>>;
 
 #[derive(Clone, Copy)]
 struct Size {
@@ -149,7 +148,7 @@ impl Bench {
     fn config(&self) -> String {
         let mut text = format!(
             "[cluster]\nname = \"bench\"\nbin_dir = {:?}\n[store]\npath = {:?}\n[limits]\nchanges_max = 100000\n\
-             tighten_accounts_max = 100000\ntighten_share_percent = 100\nnames_per_modify_max = 1000\n",
+             tighten_accounts_max = 100000\ntighten_share_percent = 100\nnames_per_modify_max = 500\n",
             self.path("bin"),
             self.path("state.db"),
         );
@@ -165,7 +164,7 @@ impl Bench {
     /// Scripts in place of Slurm's programs, with the answers of an emulated Slurm that has converged.
     fn answers(&self) {
         let slurm = Arc::new(EmulatedSlurm::in_memory(self.world()));
-        let asked: Arc<Mutex<Answers>> = Arc::default();
+        let asked: Arc<Mutex<Asked>> = Arc::default();
         let runner = {
             let asked = Arc::clone(&asked);
             Runner::Emulated(Arc::new(move |program, args, env| {
@@ -392,12 +391,12 @@ impl Bench {
                 .filter_map(Decision::decided)
                 .map(|decided| Wish::of(decided, &rules.qos))
                 .collect();
-            let wanted = desired(&decisions, &wishes, &[], &observed, &OwnValues::new(), &rules.qos);
+            let wanted = desired(&decisions, &wishes, &[], &observed, &rules.qos);
             let limits = PlanLimits {
                 changes_max: 100_000,
                 tighten_accounts_max: 100_000,
                 tighten_share_percent: 100,
-                names_per_modify_max: 1000,
+                names_per_modify_max: 500,
             };
             let made = plan(&wanted, &observed, &Owned::default(), &rules.qos, &limits, false);
             assert!(made.is_empty() && wanted.len() as u64 == self.size.accounts, "everything is in force");

@@ -107,6 +107,50 @@ fn every_verb_explains_itself_with_an_example() {
 }
 
 #[test]
+fn ledger_verify_names_what_differs_and_repair_mends_it() {
+    let place = Place::emulated();
+    let equal = place.emulator(&["ledger", "verify"]);
+    assert_eq!((equal.code, equal.err.as_str()), (0, ""), "{}", equal.out);
+    assert!(equal.out.contains("KEPT TOTALS") && equal.out.contains("equal a recount"), "{}", equal.out);
+
+    let store = rusqlite::Connection::open(place.path("emulator").join("state.db")).expect("the store");
+    let changed = store
+        .execute(
+            "UPDATE totals SET used = 'cpu=7' WHERE (window, account, user) = \
+             (SELECT window, account, user FROM totals ORDER BY window, account, user LIMIT 1)",
+            [],
+        )
+        .expect("a row of totals");
+    assert_eq!(changed, 1);
+    drop(store);
+
+    let differs = place.emulator(&["ledger", "verify"]);
+    assert_eq!(differs.code, 1, "{}", differs.out);
+    assert!(
+        differs.out.contains("DIFFERENCES") && differs.out.contains("ledger verify --repair"),
+        "{}",
+        differs.out
+    );
+    let report = place.emulator_json(&["ledger", "verify"]);
+    assert_eq!(report["agrees"], false);
+    let differences: Vec<&Value> = report["windows"]
+        .as_array()
+        .expect("windows")
+        .iter()
+        .flat_map(|window| window["differences"].as_array().expect("differences"))
+        .collect();
+    let cpu = differences.iter().find(|one| one["tres"] == "cpu").expect("the amount that was changed");
+    assert_eq!(cpu["kept"], 7);
+    assert!(cpu["counted"].is_u64() && cpu["account"].is_string() && cpu["user"].is_string(), "{cpu}");
+
+    let mended = place.emulator(&["ledger", "verify", "--repair"]);
+    assert_eq!(mended.code, 0, "{}{}", mended.out, mended.err);
+    assert!(mended.out.contains("added up again"), "{}", mended.out);
+    assert_eq!(place.emulator(&["ledger", "verify"]).code, 0);
+    assert!(place.emulator(&["--evaluate-now"]).out.contains("nothing to do"));
+}
+
+#[test]
 fn help_of_the_reading_verbs_explains_what_they_print() {
     let place = Place::new();
     for (verb, words) in [

@@ -251,14 +251,16 @@ pub fn compare(
             found.extend(of_it.iter().filter_map(|decided| percentage(decided, &logs, now)));
         }
     }
+    let policies = facts.offers.iter().flat_map(|offer| &offer.policies);
+    let policies: HashMap<&str, &Policy> =
+        policies.rev().map(|policy| (policy.id.as_str(), policy)).collect();
     let mut by_account: HashMap<(&SourceName, &AccountName), Vec<&Decided>> = HashMap::new();
     for decided in decisions.iter().filter_map(Decision::decided) {
         by_account.entry((&decided.source, &decided.account)).or_default().push(decided);
     }
     for wish in orders.standing.iter().chain(orders.new.iter().map(|order| &order.wish)) {
         for decided in by_account.get(&(&wish.source, &wish.account)).into_iter().flatten() {
-            let policies = facts.offers.iter().flat_map(|offer| &offer.policies);
-            let policy = policies.into_iter().find(|policy| policy.id == decided.policy);
+            let policy = policies.get(decided.policy.as_str());
             let why =
                 policy.and_then(|p| weights_apart(p, decided.components.keys(), &agent.config.components));
             found.extend(numbers(decided, wish, why, now));

@@ -25,7 +25,7 @@ use slurm_site_agent::core::time::{Epoch, Window};
 use slurm_site_agent::core::tres::{Tres, TresCounts};
 use slurm_site_agent::emulator::central::{Fault, FaultKind};
 use slurm_site_agent::slurm::{Answer, Runner};
-use slurm_site_agent::store::{AmieFilter, AmieRow, AmieState, Collection, Store};
+use slurm_site_agent::store::{AmieFilter, AmieRow, AmieState, Collected, Collection, Store};
 use support::{AMIE_KEY, Portal};
 
 /// 2025-08-01T00:00:00Z.
@@ -189,6 +189,8 @@ impl World {
             now,
             watermark: Some(now),
             records: jobs,
+            before: Collected::default(),
+            more: false,
             suspended: &[],
             rejected: 0,
             reject_samples: Vec::new(),

@@ -167,11 +167,9 @@ fn ledger(site: &Site, window: Window) -> BTreeMap<(String, String), (u64, u64)>
         })
         .unwrap();
     let mut sums = BTreeMap::new();
-    for (account, users) in usage.accounts.iter().filter(|(account, _)| account.starts_with("led_")) {
-        for (user, used) in users {
-            let of = |tres: &Tres| u64::try_from(used.get(tres)).unwrap();
-            sums.insert((account.clone(), user.clone()), (of(&Tres::billing()), of(&Tres::mem())));
-        }
+    for (account, user, used) in usage.rows().filter(|(account, _, _)| account.starts_with("led_")) {
+        let of = |tres: &Tres| u64::try_from(used.get(tres)).unwrap();
+        sums.insert((account.to_owned(), user.to_owned()), (of(&Tres::billing()), of(&Tres::mem())));
     }
     sums
 }

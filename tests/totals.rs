@@ -8,12 +8,13 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use slurm_site_agent::agent::facts::Facts;
 use slurm_site_agent::agent::judge::{Periods, totals, totals_of};
+use slurm_site_agent::agent::verify::verify;
 use slurm_site_agent::core::job::{JobKey, JobRecord, SuspendedBefore};
 use slurm_site_agent::core::name::ClusterName;
 use slurm_site_agent::core::time::{Epoch, Window};
 use slurm_site_agent::core::tres::Tres;
 use slurm_site_agent::slurm::{Answer, Runner};
-use slurm_site_agent::store::Collection;
+use slurm_site_agent::store::{Collected, Collection};
 use support::{Site, at};
 
 const CONFIG: &str = "[cluster]\nname = \"lab\"\n[store]\npath = \"FOLDER/state.db\"\n";
@@ -75,12 +76,17 @@ proptest! {
                 now,
                 watermark: Some(now),
                 records: &records,
+                before: Collected::default(),
+                more: false,
                 suspended: &suspended,
                 rejected: 0,
                 reject_samples: Vec::new(),
                 complete: true,
             }).unwrap();
             let followed = totals(&mut site.agent, &periods, now, false, &mut Vec::new()).unwrap();
+            for window in verify(&site.agent.store, &cluster).unwrap() {
+                prop_assert!(window.agrees(), "{:?}", window);
+            }
             prop_assert_eq!(followed, totals_of(&site.agent, periods.windows(), now).unwrap());
         }
     }

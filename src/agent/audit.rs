@@ -93,11 +93,9 @@ pub async fn compare(agent: &mut Agent, window: Window, now: Epoch) -> Result<Dr
     let asked: Vec<Tres> = tres.intersection(&tracked).cloned().collect();
     let rows = agent.slurm.account_utilization(window, &asked).await?;
     let mut left: BTreeSet<(String, String, Tres)> = usage
-        .accounts
-        .iter()
-        .flat_map(|(account, users)| users.iter().map(move |(user, used)| (account, user, used)))
+        .rows()
         .flat_map(|(account, user, used)| {
-            used.0.keys().map(move |t| (account.clone(), user.clone(), t.clone()))
+            used.0.into_keys().map(move |tres| (account.to_owned(), user.to_owned(), tres))
         })
         .filter(|(_, _, t)| asked.contains(t))
         .collect();

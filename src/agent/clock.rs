@@ -7,6 +7,22 @@ use std::time::Duration;
 
 use crate::core::time::Epoch;
 
+/// Time that passes while something is done, whatever the wall clock does: for rates and pauses, never for a decision.
+#[derive(Debug)]
+pub struct Stopwatch(std::time::Instant);
+
+impl Stopwatch {
+    /// Starts it.
+    pub fn start() -> Stopwatch {
+        Stopwatch(std::time::Instant::now())
+    }
+
+    /// How long it has run.
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
 /// Where "now" comes from.
 #[derive(Clone)]
 pub enum Clock {

@@ -162,6 +162,9 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
     if ask.deep && report.collection.incomplete.is_none() {
         agent.store.put_success(shrink::DEEP_READ, now)?;
     }
+    if ask.deep {
+        agent.store.quick_integrity()?;
+    }
     // 6 accounts as they are
     match observe(agent).await {
         Ok((observed, rules)) => {
@@ -186,6 +189,7 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
     if !ask.dry_run {
         agent.store.put_report(summary::CYCLE, &CycleSummary::of(&report), now)?;
     }
+    agent.store.rest()?;
     Ok(report)
 }
 

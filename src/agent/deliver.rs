@@ -8,12 +8,15 @@ use super::Agent;
 use super::error::{AgentError, chain};
 use super::step::Step;
 use crate::central::{CentralError, Class};
+use crate::core::name::SourceName;
 use crate::core::report::{Message, MessageKind};
 use crate::core::time::Epoch;
 use crate::store::Delivery;
 
 /// First wait after a failed delivery, in seconds; doubles with every attempt.
 const BACKOFF_FIRST_S: i64 = 30;
+/// Messages on their way at one time, over connections that are kept: Waldur has no call for the usage of several resources.
+const TOGETHER: usize = 8;
 /// Longest wait between two attempts, in seconds.
 const BACKOFF_MAX_S: i64 = 3600;
 
@@ -42,7 +45,7 @@ pub async fn deliver(agent: &mut Agent, now: Epoch) -> Result<DeliveryState, Age
             continue;
         }
         let count = state.entry(kind.as_str()).or_default();
-        deliver_each(agent, due, count, now).await?;
+        deliver_each(agent, due, kind, count, now).await?;
     }
     Ok(state)
 }
@@ -50,33 +53,43 @@ pub async fn deliver(agent: &mut Agent, now: Epoch) -> Result<DeliveryState, Age
 async fn deliver_each(
     agent: &mut Agent,
     due: Vec<Delivery>,
+    kind: MessageKind,
     count: &mut KindDelivery,
     now: Epoch,
 ) -> Result<(), AgentError> {
+    // A verdict marks the newest rows of its resource, so verdicts keep their order; usages and states are absolute and each
+    // of another thing.
+    let together = if kind == MessageKind::CommandResult { 1 } else { TOGETHER };
     let mut down: BTreeMap<String, String> = BTreeMap::new();
-    for delivery in due {
-        let (source, result) = match &delivery.message {
-            Message::CommandResult(result) => (result.source.clone(), post(agent, &delivery, &down).await),
-            Message::ComponentUsage(usage) => (usage.source.clone(), post(agent, &delivery, &down).await),
-            Message::BackendMetadata(state) => (state.source.clone(), post(agent, &delivery, &down).await),
-        };
-        match result {
-            Ok(()) => {
-                Step::Told.passed();
-                agent.store.delivered(&delivery, now)?;
-                Step::Delivered.passed();
-                count.delivered += 1;
-            }
-            Err(Failed { why, class }) => {
-                if matches!(class, Class::Transient | Class::Misconfigured) {
-                    // The server is down or refuses us altogether: the rest would wait for the same time-outs.
-                    down.insert(source.to_string(), why.clone());
+    for few in due.chunks(together) {
+        let told = futures_util::future::join_all(few.iter().map(|delivery| post(agent, delivery, &down)));
+        for (delivery, result) in few.iter().zip(told.await) {
+            match result {
+                Ok(()) => {
+                    Step::Told.passed();
+                    agent.store.delivered(delivery, now)?;
+                    Step::Delivered.passed();
+                    count.delivered += 1;
                 }
-                fail(agent, &delivery, why, class, count, now)?;
+                Err(Failed { why, class }) => {
+                    if matches!(class, Class::Transient | Class::Misconfigured) {
+                        // The server is down or refuses us altogether: the rest would wait for the same time-outs.
+                        down.insert(source(delivery).to_string(), why.clone());
+                    }
+                    fail(agent, delivery, why, class, count, now)?;
+                }
             }
         }
     }
     Ok(())
+}
+
+fn source(delivery: &Delivery) -> &SourceName {
+    match &delivery.message {
+        Message::CommandResult(result) => &result.source,
+        Message::ComponentUsage(usage) => &usage.source,
+        Message::BackendMetadata(state) => &state.source,
+    }
 }
 
 /// Why a message was not told, and what that means.
@@ -92,11 +105,7 @@ impl From<CentralError> for Failed {
 }
 
 async fn post(agent: &Agent, delivery: &Delivery, down: &BTreeMap<String, String>) -> Result<(), Failed> {
-    let source = match &delivery.message {
-        Message::CommandResult(result) => &result.source,
-        Message::ComponentUsage(usage) => &usage.source,
-        Message::BackendMetadata(state) => &state.source,
-    };
+    let source = source(delivery);
     if let Some(why) = down.get(source.as_str()) {
         return Err(Failed { why: why.clone(), class: Class::Transient });
     }

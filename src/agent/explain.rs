@@ -101,8 +101,8 @@ pub fn fields(account: &AccountName, weighed: &Weighed) -> Vec<Field> {
     let row = weighed.observed.accounts.get(account).map(|account| &account.row);
     let wanted = weighed.wanted.get(account);
     let own: Vec<&Wish> = weighed.wishes.iter().filter(|wish| wish.account == *account).collect();
-    let above = ancestors(account, &weighed.observed);
-    let reaches_down = weighed.wishes.iter().filter(|wish| above.contains(&wish.account));
+    let above: Vec<&AccountName> = ancestors(account, &weighed.observed).collect();
+    let reaches_down = weighed.wishes.iter().filter(|wish| above.contains(&&wish.account));
     let fairshare = wanted.and_then(|wanted| wanted.fairshare).map(|shares| shares.to_string());
     let mut found = vec![field(
         "fairshare".to_owned(),

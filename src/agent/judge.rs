@@ -9,6 +9,7 @@ use super::Agent;
 use super::error::AgentError;
 use super::facts::{Facts, Offer};
 use super::step::Step;
+use super::verify::{WindowAgreement, repair, verify};
 use crate::core::allocation::Allocation;
 use crate::core::association::{AccountTree, Observed};
 use crate::core::desired::ancestors;
@@ -18,7 +19,8 @@ use crate::core::name::AccountName;
 use crate::core::period::{Period, PeriodKind};
 use crate::core::policy::Policy;
 use crate::core::time::{Epoch, Window};
-use crate::core::usage::{Counting, SuspensionEdges, Usage};
+use crate::core::usage::{Counting, SubtreeSums, SuspensionEdges, Usage};
+use crate::store::KeptWindows;
 
 /// A period in use and the one before it.
 #[derive(Debug, Clone)]
@@ -79,20 +81,8 @@ impl Periods {
 /// Totals by window.
 pub type Totals = BTreeMap<Window, Usage>;
 
-/// Totals of ended jobs as last added up. While the process lives a cycle only adds what has come since: its cost follows what
-/// changed and not the length of the ledger.
-#[derive(Debug, Default)]
-pub struct EndedTotals {
-    generation: u64,
-    seq: u64,
-    totals: Totals,
-}
-
-/// Jobs looked at in one go while following changes.
-const CHANGES_AT_ONCE: usize = 50_000;
-
-/// Totals of the periods in use: what has ended, and what runs, up to `now`. `recount` adds everything up again and says
-/// in a finding when that differs from what had been followed.
+/// Totals of the periods in use: what has ended, as the ledger keeps it, and what runs, up to `now`. `recount` adds
+/// everything up again; where that differs the recount stands, and a finding says so.
 pub fn totals(
     agent: &mut Agent,
     periods: &Periods,
@@ -101,104 +91,65 @@ pub fn totals(
     findings: &mut Vec<String>,
 ) -> Result<Totals, AgentError> {
     let windows = periods.windows();
-    let edges = edges(agent, &windows, now)?;
-    let known =
-        agent.ended.totals.keys().eq(windows.iter()) && agent.ended.generation == agent.store.generation()?;
-    if known {
-        follow(agent, now, &edges)?;
+    let cluster = agent.config.cluster.name.clone();
+    if recount {
+        let found = verify(&agent.store, &cluster)?;
+        repair(agent, &found)?;
+        findings.extend(found.iter().filter(|window| !window.agrees()).map(WindowAgreement::finding));
     }
-    if !known || recount {
-        let counted = count(agent, windows, now, &edges)?;
-        if known && counted.totals != agent.ended.totals {
-            findings.push(
-                "the totals followed from cycle to cycle differed from a recount; the recount stands".into(),
-            );
-        }
-        agent.ended = counted;
-    }
-    with_running(agent, agent.ended.totals.clone(), now, &edges)
+    let kept = agent.store.keep_totals(&cluster, &windows, now)?;
+    findings.extend(kept.added.iter().filter_map(|window| unexpected(*window, &kept)));
+    let ended = agent.store.totals(&cluster, &windows)?;
+    with_running(agent, ended, now)
 }
 
-/// Totals of any windows, added up from the whole ledger.
+/// In words, that totals of a window were not kept although others were and it does not follow one of those.
+fn unexpected(window: Window, kept: &KeptWindows) -> Option<String> {
+    let follows = kept.before.is_empty() || kept.before.iter().any(|before| before.until == window.from);
+    (!follows).then(|| {
+        format!(
+            "the totals from {} until {} were not kept (the period of a policy, the time zone or what the ledger keeps has \
+             changed); they were added up from the whole ledger",
+            window.from, window.until
+        )
+    })
+}
+
+/// Totals of any windows: those the ledger keeps, the others added up from its jobs.
 pub fn totals_of(agent: &Agent, windows: BTreeSet<Window>, now: Epoch) -> Result<Totals, AgentError> {
-    let edges = edges(agent, &windows, now)?;
-    let counted = count(agent, windows, now, &edges)?;
-    with_running(agent, counted.totals, now, &edges)
-}
-
-/// From the first second of any of the windows to now.
-fn reach(windows: &BTreeSet<Window>, now: Epoch) -> Window {
-    Window::new(
-        windows.iter().map(|window| window.from).min().unwrap_or(Epoch(0)),
-        windows.iter().map(|window| window.until).max().unwrap_or(now).min(now.plus(1)),
-    )
-}
-
-fn edges(agent: &Agent, windows: &BTreeSet<Window>, now: Epoch) -> Result<SuspensionEdges, AgentError> {
     let cluster = &agent.config.cluster.name;
-    Ok(SuspensionEdges::new(&agent.store.suspended_before(cluster, reach(windows, now))?))
-}
-
-fn add(totals: &mut Totals, job: &JobRecord, now: Epoch, edges: &SuspensionEdges) {
-    for (window, usage) in totals {
-        usage.add(job, *window, now, Counting::Once, edges);
-    }
-}
-
-/// Adds what has ended since.
-fn follow(agent: &mut Agent, now: Epoch, edges: &SuspensionEdges) -> Result<(), AgentError> {
-    let cluster = &agent.config.cluster.name;
-    let ended = &mut agent.ended;
-    loop {
-        let mut looked_at = 0;
-        let (mut seq, totals) = (ended.seq, &mut ended.totals);
-        agent.store.visit_changed(cluster, ended.seq, CHANGES_AT_ONCE, &mut |change, job| {
-            (looked_at, seq) = (looked_at + 1, change);
-            if job.has_ended() {
-                add(totals, &job, now, edges);
-            }
-        })?;
-        ended.seq = seq;
-        if looked_at < CHANGES_AT_ONCE {
-            return Ok(());
-        }
-    }
-}
-
-/// Adds up everything that has ended.
-fn count(
-    agent: &Agent,
-    windows: BTreeSet<Window>,
-    now: Epoch,
-    edges: &SuspensionEdges,
-) -> Result<EndedTotals, AgentError> {
-    let all = reach(&windows, now);
-    let mut totals: Totals = windows.into_iter().map(|window| (window, Usage::default())).collect();
-    let (generation, seq) = (agent.store.generation()?, agent.store.last_seq()?);
-    agent.store.visit_jobs(&agent.config.cluster.name, all, &mut |job| {
-        if job.has_ended() {
-            add(&mut totals, &job, now, edges);
-        }
-    })?;
-    Ok(EndedTotals { generation, seq, totals })
+    let mut totals = agent.store.totals(cluster, &windows)?;
+    let others: BTreeSet<Window> =
+        windows.into_iter().filter(|window| !totals.contains_key(window)).collect();
+    totals.extend(agent.store.add_up_plainly(cluster, &others)?);
+    with_running(agent, totals, now)
 }
 
 /// Adds what runs.
-fn with_running(
-    agent: &Agent,
-    mut totals: Totals,
-    now: Epoch,
-    edges: &SuspensionEdges,
-) -> Result<Totals, AgentError> {
+fn with_running(agent: &Agent, mut totals: Totals, now: Epoch) -> Result<Totals, AgentError> {
     let cluster = &agent.config.cluster.name;
     let runaway: BTreeSet<u64> =
         agent.store.runaways(cluster)?.iter().map(|record| record.key.dbindex).collect();
-    for job in agent.store.open_jobs(cluster)? {
-        if !runaway.contains(&job.key.dbindex) {
-            add(&mut totals, &job, now, edges);
+    let running: Vec<JobRecord> = agent.store.open_jobs(cluster)?;
+    let edges = match reach(&totals, now) {
+        Some(reach) if running.iter().any(|job| job.suspended_s > 0) => {
+            SuspensionEdges::new(&agent.store.suspended_before(cluster, reach)?)
+        }
+        _ => SuspensionEdges::default(),
+    };
+    for job in running.iter().filter(|job| !runaway.contains(&job.key.dbindex)) {
+        for (window, usage) in &mut totals {
+            usage.add(job, *window, now, Counting::Once, &edges);
         }
     }
     Ok(totals)
+}
+
+/// From the first second of any of the windows to now.
+fn reach(totals: &Totals, now: Epoch) -> Option<Window> {
+    let from = totals.keys().map(|window| window.from).min()?;
+    let until = totals.keys().map(|window| window.until).max()?;
+    Some(Window::new(from, until.min(now.plus(1))))
 }
 
 /// What decisions rest on besides policies and allocations.
@@ -218,62 +169,62 @@ pub struct Grounds<'a> {
 /// Decides for every allocation by every policy of its source.
 pub fn decide(agent: &Agent, facts: &Facts, grounds: &Grounds<'_>) -> Vec<Decision> {
     let tree = grounds.observed.tree();
+    let sums = grounds.totals.iter().map(|(window, usage)| (*window, usage.sums_of_subtrees(&tree)));
+    let judge = Judge { agent, grounds, sums: sums.collect() };
     let mut decisions = Vec::new();
     for offer in &facts.offers {
         for allocation in &offer.allocations {
             for policy in &offer.policies {
-                decisions.push(decide_one(agent, offer, allocation, policy, grounds, &tree));
+                decisions.push(judge.decide(offer, allocation, policy));
             }
         }
     }
     decisions
 }
 
-fn decide_one(
-    agent: &Agent,
-    offer: &Offer,
-    allocation: &Allocation,
-    policy: &Policy,
-    grounds: &Grounds<'_>,
-    tree: &AccountTree<'_>,
-) -> Decision {
-    let usage = usage_of(agent, offer, allocation, policy, grounds, tree);
-    let unknown = Period { kind: policy.period, name: "unknown".into(), start: Epoch(0), end: None };
-    let period = grounds.periods.pairs.get(&policy.period).map_or(&unknown, |pair| &pair.current);
-    evaluate(policy, allocation, usage.as_ref().map_err(String::as_str), period, grounds.rules)
+/// Decides for one allocation after the other.
+struct Judge<'a> {
+    agent: &'a Agent,
+    grounds: &'a Grounds<'a>,
+    /// Usage of every account with all below it, of every window.
+    sums: BTreeMap<Window, SubtreeSums>,
 }
 
-fn usage_of(
-    agent: &Agent,
-    offer: &Offer,
-    allocation: &Allocation,
-    policy: &Policy,
-    grounds: &Grounds<'_>,
-    tree: &AccountTree<'_>,
-) -> Result<UsageFacts, String> {
-    if let Some(stale) = &offer.stale {
-        return Err(stale.clone());
+impl Judge<'_> {
+    fn decide(&self, offer: &Offer, allocation: &Allocation, policy: &Policy) -> Decision {
+        let usage = self.usage_of(offer, allocation, policy);
+        let unknown = Period { kind: policy.period, name: "unknown".into(), start: Epoch(0), end: None };
+        let period = self.grounds.periods.pairs.get(&policy.period).map_or(&unknown, |pair| &pair.current);
+        evaluate(policy, allocation, usage.as_ref().map_err(String::as_str), period, self.grounds.rules)
     }
-    if let Some(incomplete) = grounds.incomplete {
-        return Err(incomplete.to_owned());
+
+    fn usage_of(
+        &self,
+        offer: &Offer,
+        allocation: &Allocation,
+        policy: &Policy,
+    ) -> Result<UsageFacts, String> {
+        if let Some(stale) = &offer.stale {
+            return Err(stale.clone());
+        }
+        if let Some(incomplete) = self.grounds.incomplete {
+            return Err(incomplete.to_owned());
+        }
+        let (account, config) = (&allocation.account, &self.agent.config);
+        config.accounts.allows(account, ancestors(account, self.grounds.observed))?;
+        if !self.grounds.observed.accounts.contains_key(account) {
+            return Err(format!(
+                "account {account} does not exist on cluster {}; create it or correct the resource's backend_id",
+                config.cluster.name
+            ));
+        }
+        let pair = self.grounds.periods.pairs.get(&policy.period).ok_or("the period is not known")?;
+        let sum = |period: &Period| self.sums.get(&period.window()).and_then(|sums| sums.get(account));
+        Ok(UsageFacts {
+            current: sum(&pair.current).ok_or("the usage of the period is not known")?,
+            previous: pair.previous.as_ref().and_then(sum).unwrap_or_default(),
+        })
     }
-    let above = ancestors(&allocation.account, grounds.observed);
-    agent.config.accounts.allows(&allocation.account, &above)?;
-    let names = subtree(&allocation.account, tree);
-    if names.is_empty() {
-        return Err(format!(
-            "account {} does not exist on cluster {}; create it or correct the resource's backend_id",
-            allocation.account, agent.config.cluster.name
-        ));
-    }
-    let pair = grounds.periods.pairs.get(&policy.period).ok_or("the period is not known")?;
-    let sum = |period: &Period| {
-        grounds.totals.get(&period.window()).map(|usage| usage.sum(names.iter().map(AccountName::as_str)))
-    };
-    Ok(UsageFacts {
-        current: sum(&pair.current).ok_or("the usage of the period is not known")?,
-        previous: pair.previous.as_ref().and_then(sum).unwrap_or_default(),
-    })
 }
 
 /// The account and everything below it; empty when it is not there.

@@ -13,7 +13,8 @@ use super::step::Step;
 use crate::core::job::{JobRecord, SuspendedBefore};
 use crate::core::time::{Epoch, Window};
 use crate::core::usage::needs_suspension_split;
-use crate::store::Collection;
+use crate::slurm::{JobStream, SlurmError};
+use crate::store::{Collected, Collection};
 
 /// How much of the past one call may ask for while there is little in it: quiet stretches cost a few calls.
 const QUIET_WINDOW_MAX_S: i64 = 366 * 86_400;
@@ -62,14 +63,14 @@ pub async fn collect(
         (Some(watermark), Some(reaches)) if reaches <= needed_from && !deep => watermark.plus(-overlap_s),
         _ => needed_from,
     };
-    let mut seen = BTreeSet::new();
+    let mut seen_open = BTreeSet::new();
     let mut next = from.min(now);
     let busy_s = i64::try_from(agent.config.limits.window.as_secs()).unwrap_or(86_400).max(1);
     let mut length_s = busy_s;
     // Rows with eligible < until are shown, so the last window reaches one second past now.
     while next < now.plus(1) && state.incomplete.is_none() {
         let window = Window::new(next, now.plus(1).min(next.plus(length_s)));
-        let rows = collect_window(agent, window, edges, now, &mut seen, &mut state).await?;
+        let rows = collect_window(agent, window, edges, now, &mut seen_open, &mut state).await?;
         length_s = match rows {
             Some(rows) if rows < ROWS_FEW => (length_s * 2).min(QUIET_WINDOW_MAX_S),
             _ => busy_s,
@@ -80,56 +81,59 @@ pub async fn collect(
         if agent.store.last_success(&covered)?.is_none_or(|reaches| needed_from < reaches) {
             agent.store.put_success(&covered, needed_from)?;
         }
-        flag_runaways(agent, &seen, now)?;
+        flag_runaways(agent, &seen_open, now)?;
         state.runaway = agent.store.runaways(&cluster)?.len();
     }
     Step::Stored.passed();
     Ok(state)
 }
 
-/// Reads and stores one window; the number of rows, `None` when it failed.
+/// What is looked for in the rows of a window while they are read, besides storing them.
+#[derive(Debug, Default)]
+struct Looked {
+    /// A record known to lie in the window.
+    sentinel: Option<JobRecord>,
+    sentinel_shown: bool,
+    /// Whether any other record was shown that the ledger has with an end.
+    known_shown: bool,
+    rows: usize,
+    collected: Collected,
+}
+
+/// Records of a window that wait to be stored, with the suspensions that belong to them.
+#[derive(Debug, Default)]
+struct Batch {
+    records: Vec<JobRecord>,
+    suspended: Vec<SuspendedBefore>,
+}
+
+/// Reads and stores one window; the number of rows, `None` when it failed. Batches are stored as they come, but for the last
+/// one, which is stored together with the watermark when the whole window was read and its overlap has held.
 async fn collect_window(
     agent: &mut Agent,
     window: Window,
     edges: &BTreeSet<Epoch>,
     now: Epoch,
-    seen: &mut BTreeSet<u64>,
+    seen_open: &mut BTreeSet<u64>,
     state: &mut CollectionState,
 ) -> Result<Option<usize>, AgentError> {
     state.windows += 1;
     let cluster = agent.config.cluster.name.clone();
-    let lines = match agent.slurm.collect(window).await {
-        Ok(lines) => lines,
-        Err(error) => {
-            tracing::warn!(error = chain(&error), "sacct did not answer; the ledger stays where it is");
-            state.incomplete = Some(format!("sacct did not answer: {}", chain(&error)));
-            return Ok(None);
-        }
-    };
-    let suspended = match splits(agent, &lines.records, edges, now).await {
-        Ok(suspended) => suspended,
+    let mut looked = Looked { sentinel: agent.store.sentinel(&cluster, window)?, ..Looked::default() };
+    let read = read_window(agent, window, edges, now, &mut looked, seen_open).await?;
+    state.new += looked.collected.new;
+    state.changed += looked.collected.changed;
+    let (last, stream) = match read {
+        Ok(read) => read,
         Err(reason) => {
             state.incomplete = Some(reason);
             return Ok(None);
         }
     };
     Step::Collected.passed();
-    state.rejected += lines.rejected;
-    state.samples.extend(lines.samples.iter().take(5).cloned());
-    let shown: BTreeSet<u64> = lines.records.iter().map(|record| record.key.dbindex).collect();
-    state.incomplete = match agent.store.sentinel(&cluster, window)? {
-        Some(known) if shown.contains(&known.key.dbindex) => None,
-        Some(known) if is_gone(agent, &known, &shown).await? => {
-            tracing::warn!(
-                dbindex = known.key.dbindex,
-                "a job record is no longer at slurmdbd; what it used still counts"
-            );
-            None
-        }
-        Some(known) => Some(not_shown_again(&known)),
-        None if shown.is_empty() => nothing_shown(agent, window, lines.rejected).await?,
-        None => None,
-    };
+    state.rejected += stream.rejected();
+    state.samples.extend(stream.samples().iter().take(5).cloned());
+    state.incomplete = overlap_broken(agent, window, &looked, stream.rejected()).await?;
     if state.rejected > agent.config.limits.rejects_max {
         state.incomplete = Some(format!(
             "{} lines of sacct were not understood, more than limits.rejects_max = {}; the first: {}",
@@ -144,16 +148,114 @@ async fn collect_window(
         window,
         now,
         watermark: complete.then(|| window.until.min(now)),
-        records: &lines.records,
-        suspended: &suspended,
-        rejected: lines.rejected,
-        reject_samples: lines.samples.clone(),
+        records: &last.records,
+        before: looked.collected,
+        more: false,
+        suspended: &last.suspended,
+        rejected: stream.rejected(),
+        reject_samples: stream.samples().to_vec(),
         complete,
     })?;
     state.new += collected.new;
     state.changed += collected.changed;
-    seen.extend(shown);
-    Ok(Some(lines.records.len()))
+    Ok(Some(looked.rows))
+}
+
+/// Reads a window to its end and stores all but its last batch; or says why the answer is not whole.
+async fn read_window(
+    agent: &mut Agent,
+    window: Window,
+    edges: &BTreeSet<Epoch>,
+    now: Epoch,
+    looked: &mut Looked,
+    seen_open: &mut BTreeSet<u64>,
+) -> Result<Result<(Batch, JobStream), String>, AgentError> {
+    let failed = |error: SlurmError| {
+        tracing::warn!(error = chain(&error), "sacct did not answer; the ledger stays where it is");
+        Ok(Err(format!("sacct did not answer: {}", chain(&error))))
+    };
+    let mut stream = match agent.slurm.jobs(window) {
+        Ok(stream) => stream,
+        Err(error) => return failed(error),
+    };
+    let mut last = Batch::default();
+    loop {
+        let records = match stream.next_batch().await {
+            Ok(Some(records)) => records,
+            Ok(None) => return Ok(Ok((last, stream))),
+            Err(error) => return failed(error),
+        };
+        if !last.records.is_empty() {
+            store_batch(agent, window, now, &last, looked)?;
+        }
+        look(agent, &records, looked)?;
+        seen_open
+            .extend(records.iter().filter(|record| !record.has_ended()).map(|record| record.key.dbindex));
+        let suspended = match splits(agent, &records, edges, now).await {
+            Ok(suspended) => suspended,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        last = Batch { records, suspended };
+    }
+}
+
+/// Stores a batch that others of its window follow: facts, whatever becomes of the rest.
+fn store_batch(
+    agent: &mut Agent,
+    window: Window,
+    now: Epoch,
+    batch: &Batch,
+    looked: &mut Looked,
+) -> Result<(), AgentError> {
+    let collected = agent.store.put_collection(&Collection {
+        cluster: &agent.config.cluster.name,
+        window,
+        now,
+        watermark: None,
+        records: &batch.records,
+        before: Collected::default(),
+        more: true,
+        suspended: &batch.suspended,
+        rejected: 0,
+        reject_samples: Vec::new(),
+        complete: false,
+    })?;
+    looked.collected = looked.collected.and(collected);
+    Ok(())
+}
+
+/// Looks for known records among those of a batch that is not stored yet.
+fn look(agent: &Agent, records: &[JobRecord], looked: &mut Looked) -> Result<(), AgentError> {
+    looked.rows += records.len();
+    let Some(sentinel) = &looked.sentinel else { return Ok(()) };
+    looked.sentinel_shown |= records.iter().any(|record| record.key == sentinel.key);
+    if !looked.sentinel_shown && !looked.known_shown {
+        let shown = records.iter().map(|record| record.key.dbindex).collect();
+        looked.known_shown = agent.store.knows_ended(&agent.config.cluster.name, &shown)?;
+    }
+    Ok(())
+}
+
+/// Why an answer that is whole in itself does not prove what was in the window.
+async fn overlap_broken(
+    agent: &mut Agent,
+    window: Window,
+    looked: &Looked,
+    rejected: usize,
+) -> Result<Option<String>, AgentError> {
+    match &looked.sentinel {
+        Some(_) if looked.sentinel_shown => Ok(None),
+        Some(known) if looked.known_shown && is_gone(agent, known).await => {
+            tracing::warn!(
+                dbindex = known.key.dbindex,
+                "a job record is no longer at slurmdbd; what it used still counts"
+            );
+            Ok(None)
+        }
+        Some(known) => Ok(Some(not_shown_again(known))),
+        None if looked.rows == 0 => nothing_shown(agent, window, rejected).await,
+        None => Ok(None),
+    }
 }
 
 fn not_shown_again(known: &JobRecord) -> String {
@@ -175,7 +277,9 @@ async fn nothing_shown(
     let cluster = agent.config.cluster.name.clone();
     let lately = Window::new(window.until.plus(-PROBE_AGE_MAX_S), window.until);
     let Some(known) = agent.store.sentinel(&cluster, lately)? else {
-        let open = agent.store.open_jobs(&cluster)?.len();
+        // A job that has not ended is shown by every window that it began before.
+        let began = |job: &JobRecord| job.start.is_some_and(|start| start < window.until);
+        let open = agent.store.open_jobs(&cluster)?.iter().filter(|job| began(job)).count();
         return Ok(match (rejected, open) {
             (0, 0) => None,
             (0, _) => Some(format!("sacct showed nothing, although {open} jobs have not ended")),
@@ -211,22 +315,18 @@ async fn splits(
     Ok(found)
 }
 
-/// Whether a record that should have shown again was taken away from slurmdbd, which answers well otherwise: others that the
-/// ledger knows did show, and this one is not there when it is asked for alone. A cut answer would show it then.
-async fn is_gone(agent: &Agent, known: &JobRecord, shown: &BTreeSet<u64>) -> Result<bool, AgentError> {
-    let Some(end) = known.end else { return Ok(false) };
-    if !agent.store.knows_ended(&known.key.cluster, shown)? {
-        return Ok(false);
-    }
+/// Whether a record that should have shown again was taken away from slurmdbd, which answers well otherwise (others that the
+/// ledger knows did show): it is not there when it is asked for alone. A cut answer would show it then.
+async fn is_gone(agent: &Agent, known: &JobRecord) -> bool {
+    let Some(end) = known.end else { return false };
     let alone = agent.slurm.collect(Window::new(end.plus(-1), end.plus(1))).await;
-    Ok(alone.is_ok_and(|lines| {
-        lines.rejected == 0 && !lines.records.iter().any(|record| record.key == known.key)
-    }))
+    alone
+        .is_ok_and(|lines| lines.rejected == 0 && !lines.records.iter().any(|record| record.key == known.key))
 }
 
 /// Sets aside open records that a complete look at now did not show (deleted or re-keyed), and those that have run longer
 /// than jobs do: neither may be billed for ever.
-fn flag_runaways(agent: &mut Agent, seen: &BTreeSet<u64>, now: Epoch) -> Result<(), AgentError> {
+fn flag_runaways(agent: &mut Agent, seen_open: &BTreeSet<u64>, now: Epoch) -> Result<(), AgentError> {
     let cluster = agent.config.cluster.name.clone();
     let longest_s = i64::try_from(agent.config.limits.runaway_after.as_secs()).unwrap_or(i64::MAX);
     let flagged: BTreeSet<u64> =
@@ -234,7 +334,7 @@ fn flag_runaways(agent: &mut Agent, seen: &BTreeSet<u64>, now: Epoch) -> Result<
     for record in agent.store.open_jobs(&cluster)? {
         let dbindex = record.key.dbindex;
         let too_long = record.start.is_some_and(|start| now.since(start) > longest_s);
-        let runaway = !seen.contains(&dbindex) || too_long;
+        let runaway = !seen_open.contains(&dbindex) || too_long;
         if runaway != flagged.contains(&dbindex) {
             if runaway {
                 tracing::warn!(
@@ -248,4 +348,15 @@ fn flag_runaways(agent: &mut Agent, seen: &BTreeSet<u64>, now: Epoch) -> Result<
         }
     }
     Ok(())
+}
+
+/// Reads one window of the past into the ledger, with everything that proves an answer; the number of rows, `None` when it failed.
+pub(super) async fn collect_past(
+    agent: &mut Agent,
+    window: Window,
+    edges: &BTreeSet<Epoch>,
+    now: Epoch,
+    state: &mut CollectionState,
+) -> Result<Option<usize>, AgentError> {
+    collect_window(agent, window, edges, now, &mut BTreeSet::new(), state).await
 }

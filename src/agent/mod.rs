@@ -5,6 +5,7 @@ pub mod agreement;
 pub mod amie;
 pub mod apply;
 pub mod audit;
+pub mod backfill;
 pub mod clock;
 pub mod counters;
 pub mod cycle;
@@ -26,6 +27,7 @@ pub mod signals;
 pub mod step;
 pub mod summary;
 pub mod tell;
+pub mod verify;
 pub mod watch;
 
 use std::collections::BTreeSet;
@@ -76,8 +78,6 @@ pub struct Agent {
     pub mode: Mode,
     /// Number of the last cycle of this process.
     pub cycle: u64,
-    /// Totals of ended jobs, followed from cycle to cycle.
-    pub ended: judge::EndedTotals,
     /// Findings of the last cycle: each is logged when it comes, not in every cycle that it stays.
     pub told: BTreeSet<String>,
 }
@@ -114,7 +114,6 @@ impl Agent {
             clock: outside.clock,
             mode: outside.mode,
             cycle: 0,
-            ended: judge::EndedTotals::default(),
             told: BTreeSet::new(),
             config,
         })
@@ -135,7 +134,6 @@ impl Agent {
             clock,
             mode,
             cycle: 0,
-            ended: judge::EndedTotals::default(),
             told: BTreeSet::new(),
             config,
         }

@@ -321,7 +321,7 @@ mod tests {
     use crate::core::job::{JobKey, JobRecord};
     use crate::core::tres::{Tres, TresCounts};
     use crate::slurm::{RunError, Runner};
-    use crate::store::{Collection, Store};
+    use crate::store::{Collected, Collection, Store};
 
     const HOUR: i64 = 3600;
     /// 2026-11-01T00:00:00Z
@@ -379,6 +379,8 @@ mod tests {
                 now,
                 watermark: Some(now),
                 records,
+                before: Collected::default(),
+                more: false,
                 suspended: &[],
                 rejected: 0,
                 reject_samples: Vec::new(),

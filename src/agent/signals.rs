@@ -22,6 +22,16 @@ pub enum Asked {
     Evaluate,
 }
 
+/// Has the first TERM or INT raise the flag and the second one end the process.
+pub fn stop_flag(flag: &Arc<AtomicBool>) -> io::Result<()> {
+    for signal in [SIGTERM, SIGINT] {
+        // In this order: the first signal finds the flag down and raises it, the second finds it up.
+        signal_hook::flag::register_conditional_shutdown(signal, ABORTED, Arc::clone(flag))?;
+        signal_hook::flag::register(signal, Arc::clone(flag))?;
+    }
+    Ok(())
+}
+
 /// Signals as they come in.
 pub struct Listener {
     signals: Signals,
@@ -31,12 +41,7 @@ impl Listener {
     /// Takes the signals over. The second TERM or INT ends the process from inside the handler, whatever the runtime
     /// is doing.
     pub fn new() -> io::Result<Listener> {
-        let draining = Arc::new(AtomicBool::new(false));
-        for signal in [SIGTERM, SIGINT] {
-            // In this order: the first signal finds the flag down and raises it, the second finds it up.
-            signal_hook::flag::register_conditional_shutdown(signal, ABORTED, Arc::clone(&draining))?;
-            signal_hook::flag::register(signal, Arc::clone(&draining))?;
-        }
+        stop_flag(&Arc::new(AtomicBool::new(false)))?;
         Ok(Listener { signals: Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])? })
     }
 

@@ -209,7 +209,7 @@ fn explanation(agent: &Agent, account: &AccountName, explained: Explained) -> Ex
     let mut views = Vec::new();
     match &report.weighed {
         Some(weighed) => {
-            above = ancestors(account, &weighed.observed);
+            above = ancestors(account, &weighed.observed).cloned().collect();
             views = fields(account, weighed).into_iter().map(FieldView::of).collect();
             if !weighed.observed.accounts.contains_key(account) {
                 notes.push(format!("account {account} does not exist in Slurm"));

@@ -3,6 +3,7 @@
 //! Verbs only read what an operator asks and show what the agent found; what is done is done in `agent`.
 
 mod amie;
+mod backfill;
 mod check;
 mod confirm;
 mod daemon;
@@ -10,6 +11,7 @@ mod emulate;
 pub mod evaluate_now;
 mod explain;
 mod history;
+mod ledger;
 pub mod log;
 mod policy;
 pub mod render;
@@ -120,6 +122,11 @@ enum Verb {
         #[command(subcommand)]
         what: amie::AmieVerb,
     },
+    /// The ledger of jobs: whether its kept totals equal a recount.
+    Ledger {
+        #[command(subcommand)]
+        what: ledger::LedgerVerb,
+    },
     /// The emulated world: `emulate sacct ...` (and the other Slurm programs), its server, its clock.
     ///
     /// Example: slurm-site-agent emulate sacctmgr -nP show assoc format=account,qos
@@ -143,6 +150,7 @@ pub fn run(cli: Cli) -> Result<Exit, AgentError> {
             confirm::run(&cli.common, plan.as_deref(), usage.flatten().as_deref())
         }
         Some(Verb::Amie { what }) => amie::run(&cli.common, &what),
+        Some(Verb::Ledger { what }) => ledger::run(&cli.common, &what),
         Some(Verb::Emulate { what }) => emulate::run(&cli.common, what),
         Some(Verb::Check(args)) => check::run(&cli.common, &args),
         Some(Verb::Status(args)) => status::run(&cli.common, &args),

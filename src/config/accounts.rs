@@ -18,7 +18,11 @@ pub struct Accounts {
 impl Accounts {
     /// Whether the account may be changed, else why not. `ancestors` are its parent, the parent's parent and so on.
     /// `root` never may.
-    pub fn allows(&self, account: &AccountName, ancestors: &[AccountName]) -> Result<(), String> {
+    pub fn allows<'a>(
+        &self,
+        account: &AccountName,
+        ancestors: impl IntoIterator<Item = &'a AccountName>,
+    ) -> Result<(), String> {
         if account.is_root() {
             return Err("root is the top of every account tree and is never changed".to_owned());
         }
@@ -28,7 +32,8 @@ impl Accounts {
         if !self.patterns.is_empty() && !self.patterns.iter().any(|pattern| fits(pattern, account.as_str())) {
             return Err(format!("{account} fits none of accounts.patterns"));
         }
-        if !self.parents.is_empty() && !ancestors.iter().any(|ancestor| self.parents.contains(ancestor)) {
+        if !self.parents.is_empty() && !ancestors.into_iter().any(|ancestor| self.parents.contains(ancestor))
+        {
             return Err(format!("{account} is not below any of accounts.parents"));
         }
         Ok(())

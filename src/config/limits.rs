@@ -29,8 +29,9 @@ pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(5 * MINUTE);
 pub const FACTS_AGE_MAX: Duration = Duration::from_secs(6 * HOUR);
 /// Tries of one message before it becomes a dead letter.
 pub const DELIVERY_ATTEMPTS_MAX: u32 = 50;
-/// Messages of one kind in one cycle: a backlog drains without starving the cycle.
-pub const DELIVERY_BATCH_MAX: usize = 200;
+/// Messages of one kind in one cycle: a backlog drains without starving the cycle. Eight are on their way at one time, so that
+/// a server that needs 0.2 s for each has a thousand in half a minute.
+pub const DELIVERY_BATCH_MAX: usize = 1000;
 /// Time that the running step has to end after SIGTERM; systemd's TimeoutStopSec must be longer.
 pub const DRAIN: Duration = Duration::from_secs(30);
 /// A job that runs longer without an end is reported as runaway.

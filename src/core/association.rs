@@ -1,6 +1,6 @@
 //! Associations as sacctmgr shows them, and the values the agent may set on them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -106,14 +106,53 @@ pub struct AccountTree<'a> {
 impl<'a> AccountTree<'a> {
     /// The account and everything below it, itself first; empty when it is not there.
     pub fn subtree(&self, top: &AccountName) -> Vec<&'a ObservedAccount> {
+        self.subtree_without(top, |_| false)
+    }
+
+    /// As [`AccountTree::subtree`], without accounts that are `apart` and what is below those.
+    pub fn subtree_without(
+        &self,
+        top: &AccountName,
+        apart: impl Fn(&AccountName) -> bool,
+    ) -> Vec<&'a ObservedAccount> {
         let mut found: Vec<&ObservedAccount> = self.observed.accounts.get(top).into_iter().collect();
         let mut next = 0;
         // A tree visits every account once; the second condition ends the walk should Slurm ever show a circle.
         while next < found.len() && found.len() <= self.observed.accounts.len() {
             if let Some(below) = self.children.get(&found[next].account) {
-                found.extend(below);
+                found.extend(below.iter().filter(|account| !apart(&account.account)));
             }
             next += 1;
+        }
+        found
+    }
+
+    /// Every account, those below one before it. Accounts in a circle, and what is above them, are left out.
+    pub fn from_the_leaves(&self) -> Vec<&'a ObservedAccount> {
+        let below = |name: &AccountName| self.children.get(name).map_or(0, Vec::len);
+        let mut waiting_for: HashMap<&AccountName, usize> = HashMap::new();
+        let mut found = Vec::with_capacity(self.observed.accounts.len());
+        for (name, account) in &self.observed.accounts {
+            match below(name) {
+                0 => found.push(account),
+                children => {
+                    waiting_for.insert(name, children);
+                }
+            }
+        }
+        let mut next = 0;
+        while let Some(account) = found.get(next).copied() {
+            next += 1;
+            let Some(parent) = account.parent.as_ref().and_then(|name| self.observed.accounts.get(name))
+            else {
+                continue;
+            };
+            if let Some(left) = waiting_for.get_mut(&parent.account) {
+                *left -= 1;
+                if *left == 0 {
+                    found.push(parent);
+                }
+            }
         }
         found
     }

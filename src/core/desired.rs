@@ -1,7 +1,7 @@
 //! What each account should have, after all decisions on it: the strictest wins in every field, and each field
 //! knows who asked for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
@@ -124,13 +124,18 @@ fn join(entry: &mut Desired, wish: &Wish, rules: &QosRules) {
     });
 }
 
+/// From the top of the tree down, so that each account looks at the nearest managed one above it and no further.
 fn inherit_strictness(wanted: &mut BTreeMap<AccountName, Desired>, observed: &Observed, rules: &QosRules) {
-    let names: Vec<AccountName> = wanted.keys().cloned().collect();
-    for name in names {
-        for above in ancestors(&name, observed) {
-            let Some(parent) = wanted.get(&above) else { continue };
+    let from_the_top: Vec<&AccountName> =
+        observed.tree().from_the_leaves().into_iter().rev().map(|account| &account.account).collect();
+    // The nearest managed account at or above each one that was passed.
+    let mut nearest: HashMap<&AccountName, &AccountName> = HashMap::new();
+    for name in from_the_top {
+        let parent = observed.accounts.get(name).and_then(|account| account.parent.as_ref());
+        let above = parent.and_then(|parent| nearest.get(parent)).copied();
+        if let Some(parent) = above.and_then(|above| wanted.get(above)) {
             let (qos, because) = (parent.qos.clone(), parent.because.clone());
-            if let Some(entry) = wanted.get_mut(&name)
+            if let Some(entry) = wanted.get_mut(name)
                 && qos.as_ref().and_then(|q| rules.strictness(q))
                     > entry.qos.as_ref().and_then(|q| rules.strictness(q))
             {
@@ -138,19 +143,17 @@ fn inherit_strictness(wanted: &mut BTreeMap<AccountName, Desired>, observed: &Ob
                 entry.because.extend(because);
             }
         }
+        if wanted.contains_key(name) && !name.is_root() {
+            nearest.insert(name, name);
+        } else if let Some(above) = above {
+            nearest.insert(name, above);
+        }
     }
 }
 
 /// The accounts above one, nearest first, root excluded.
-pub fn ancestors(account: &AccountName, observed: &Observed) -> Vec<AccountName> {
-    let mut found = Vec::new();
-    let mut next = observed.accounts.get(account).and_then(|a| a.parent.clone());
-    while let Some(parent) = next {
-        if parent.is_root() || found.contains(&parent) {
-            break;
-        }
-        next = observed.accounts.get(&parent).and_then(|a| a.parent.clone());
-        found.push(parent);
-    }
-    found
+pub fn ancestors<'a>(account: &AccountName, observed: &'a Observed) -> impl Iterator<Item = &'a AccountName> {
+    let above = |name: &AccountName| observed.accounts.get(name)?.parent.as_ref().filter(|up| !up.is_root());
+    // No way up is longer than there are accounts: the walk ends should Slurm ever show a circle.
+    std::iter::successors(above(account), move |name| above(name)).take(observed.accounts.len())
 }

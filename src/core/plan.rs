@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::association::{
     AccountTree, Assignments, Limit, Observed, ObservedAccount, ObservedAssociation, Share,
 };
-use super::desired::{Desired, Wish, ancestors};
+use super::desired::{Desired, Wish};
 use super::evaluate::QosRules;
 use super::exact::Exact;
 use super::name::{AccountName, Names, QosName, SourceName, UserName};
@@ -208,7 +208,7 @@ pub fn plan(
             let change = Change::ResetRawUsage { account: marker.account.clone(), marker: marker.clone() };
             plan.changes.push(PlannedChange { change, because: wanted.because.clone() });
         }
-        differences.extend(below(wanted, desired, observed, &tree, rules));
+        differences.extend(below(wanted, desired, &tree, rules));
         differences.extend(account_difference(wanted, account, owned, rules));
         plan.findings.extend(weak_block(wanted, account, rules));
     }
@@ -319,17 +319,13 @@ fn assign_qos(set: &mut Assignments, row: &ObservedAssociation, wanted: &QosName
 fn below(
     wanted: &Desired,
     desired: &BTreeMap<AccountName, Desired>,
-    observed: &Observed,
     tree: &AccountTree<'_>,
     rules: &QosRules,
 ) -> Vec<Difference> {
     let Some(qos) = &wanted.qos else { return Vec::new() };
     let mut found = Vec::new();
-    for account in tree.subtree(&wanted.account) {
+    for account in tree.subtree_without(&wanted.account, |name| desired.contains_key(name)) {
         let is_top = account.account == wanted.account;
-        if !is_top && nearest_managed(account, desired, observed) != Some(&wanted.account) {
-            continue;
-        }
         if !is_top {
             found.extend(row_below(wanted, None, account, &account.row, qos, rules));
         }
@@ -338,16 +334,6 @@ fn below(
         }
     }
     found
-}
-
-fn nearest_managed<'a>(
-    account: &ObservedAccount,
-    desired: &'a BTreeMap<AccountName, Desired>,
-    observed: &Observed,
-) -> Option<&'a AccountName> {
-    std::iter::once(account.account.clone())
-        .chain(ancestors(&account.account, observed))
-        .find_map(|name| desired.get_key_value(&name).map(|(key, _)| key))
 }
 
 fn row_below(

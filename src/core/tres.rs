@@ -85,9 +85,19 @@ pub struct TresSeconds(pub BTreeMap<Tres, u128>);
 impl TresSeconds {
     /// Adds `count` held for `seconds`.
     pub fn add(&mut self, tres: &Tres, count: u64, seconds: u64) {
-        let amount = u128::from(count) * u128::from(seconds);
-        if amount > 0 {
-            *self.0.entry(tres.clone()).or_default() += amount;
+        self.add_amount(tres, u128::from(count) * u128::from(seconds));
+    }
+
+    /// Adds TRES-seconds; none leave no trace.
+    pub fn add_amount(&mut self, tres: &Tres, amount: u128) {
+        if amount == 0 {
+            return;
+        }
+        match self.0.get_mut(tres) {
+            Some(sum) => *sum += amount,
+            None => {
+                self.0.insert(tres.clone(), amount);
+            }
         }
     }
 

@@ -4,11 +4,15 @@
 //! wall time from start to end, cpu alone loses suspended seconds. `energy` is not an amount per second and is
 //! left out.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 
 use serde::Serialize;
 
-use super::job::{JobRecord, SuspendedBefore};
+use super::association::AccountTree;
+use super::job::{JobRecord, Printed, SuspendedBefore};
+use super::name::AccountName;
 use super::time::{Epoch, Window};
 use super::tres::{Tres, TresSeconds};
 
@@ -30,22 +34,62 @@ impl SuspensionEdges {
     pub fn new(known: &[SuspendedBefore]) -> Self {
         Self(known.iter().map(|s| ((s.key.dbindex, s.edge), s.seconds)).collect())
     }
-
-    /// Seconds of suspension of a job before `edge`; `None` when it lies inside the run and is not known.
-    fn before(&self, job: &JobRecord, held: Window, edge: Epoch) -> Option<u64> {
-        if edge <= held.from {
-            Some(0)
-        } else if edge >= held.until {
-            Some(job.suspended_s)
-        } else {
-            self.0.get(&(job.key.dbindex, edge)).copied()
-        }
-    }
 }
 
 /// Whether the seconds a job was suspended must be asked for at `edge` before its cpu time can be split there.
 pub fn needs_suspension_split(job: &JobRecord, edge: Epoch, now: Epoch) -> bool {
     job.suspended_s > 0 && job.held(now).is_some_and(|held| held.from < edge && edge < held.until)
+}
+
+/// Seconds of one record inside a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldSeconds {
+    /// What every TRES but cpu counts.
+    pub wall: u64,
+    /// What cpu counts: suspension taken off.
+    pub cpu: u64,
+    /// False when the suspension could not be split at an edge; then `cpu` is an upper bound.
+    pub exact: bool,
+}
+
+/// The seconds of a record that held its allocation in `held` and was suspended for `suspended_s` of them, inside `window`;
+/// `None` when there are none. `before` tells the seconds of suspension before an edge of the window inside the run.
+pub fn held_seconds(
+    held: Window,
+    suspended_s: u64,
+    window: Window,
+    before: impl Fn(Epoch) -> Option<u64>,
+) -> Option<HeldSeconds> {
+    let inside = held.overlap(window);
+    let wall = inside.seconds();
+    if wall == 0 {
+        return None;
+    }
+    if suspended_s == 0 {
+        return Some(HeldSeconds { wall, cpu: wall, exact: true });
+    }
+    let until_edge = |edge: Epoch| {
+        if edge <= held.from {
+            Some(0)
+        } else if edge >= held.until {
+            Some(suspended_s)
+        } else {
+            before(edge)
+        }
+    };
+    let suspended =
+        until_edge(inside.until).zip(until_edge(inside.from)).map(|(until, from)| until.saturating_sub(from));
+    let cpu = wall.saturating_sub(suspended.unwrap_or(0));
+    Some(HeldSeconds { wall, cpu, exact: suspended.is_some() })
+}
+
+/// Which of a record's seconds one TRES counts; `None` for `energy`, which is not an amount per second.
+pub fn seconds_of(tres: &str, held: HeldSeconds) -> Option<u64> {
+    match tres {
+        "energy" => None,
+        "cpu" => Some(held.cpu),
+        _ => Some(held.wall),
+    }
 }
 
 /// What one job used inside `window`; `exact` is false when its suspension could not be split at an edge, then cpu
@@ -62,38 +106,74 @@ pub fn job_usage(
         Counting::SreportEqual => job.held(now),
         Counting::Once => job.held_once(now),
     };
-    let Some(held) = held else { return (used, true) };
-    let inside = held.overlap(window);
-    let wall_s = inside.seconds();
-    if wall_s == 0 {
+    let before = |edge| edges.0.get(&(job.key.dbindex, edge)).copied();
+    let Some(seconds) = held.and_then(|held| held_seconds(held, job.suspended_s, window, before)) else {
         return (used, true);
-    }
-    let mut suspended_s = Some(0);
-    if job.suspended_s > 0 {
-        suspended_s = edges
-            .before(job, held, inside.until)
-            .zip(edges.before(job, held, inside.from))
-            .map(|(until, from)| until.saturating_sub(from));
-    }
+    };
     for (tres, count) in job.alloc.iter() {
-        match tres.as_str() {
-            "energy" => {}
-            "cpu" => used.add(tres, *count, wall_s.saturating_sub(suspended_s.unwrap_or(0))),
-            _ => used.add(tres, *count, wall_s),
+        if let Some(counted) = seconds_of(tres.as_str(), seconds) {
+            used.add(tres, *count, counted);
         }
     }
-    (used, suspended_s.is_some())
+    (used, seconds.exact)
 }
 
 /// Totals of one window.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub struct Usage {
-    /// Account as Slurm printed it, then user, then TRES-seconds.
-    pub accounts: BTreeMap<String, BTreeMap<String, TresSeconds>>,
+    /// Account as Slurm printed it, then user.
+    accounts: BTreeMap<Printed, BTreeMap<Printed, Packed>>,
+    /// The TRES that occur, by the number that stands for each in [`Packed`].
+    tres: Vec<Tres>,
     /// Records that used time in the window.
     pub jobs: u64,
     /// Records whose cpu time is an upper bound because their suspension could not be split.
     pub inexact: u64,
+}
+
+/// Amounts of one user: number of the TRES and TRES-seconds in turn, seven bits to a byte. A site of 100,000 associations has
+/// as many of these in memory for each period.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Packed(Box<[u8]>);
+
+impl Packed {
+    fn of(amounts: &[(usize, u128)]) -> Packed {
+        let mut bytes = Vec::with_capacity(amounts.len() * 8);
+        for (tres, amount) in amounts {
+            push_number(&mut bytes, *tres as u128);
+            push_number(&mut bytes, *amount);
+        }
+        Packed(bytes.into())
+    }
+
+    fn amounts(&self) -> impl Iterator<Item = (usize, u128)> + '_ {
+        let mut rest = &self.0[..];
+        std::iter::from_fn(move || {
+            let tres = take_number(&mut rest)?;
+            Some((tres as usize, take_number(&mut rest)?))
+        })
+    }
+}
+
+fn push_number(bytes: &mut Vec<u8>, mut number: u128) {
+    while number > 0x7f {
+        bytes.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+fn take_number(rest: &mut &[u8]) -> Option<u128> {
+    let (mut number, mut shift) = (0u128, 0);
+    loop {
+        let (first, after) = rest.split_first()?;
+        *rest = after;
+        number |= u128::from(first & 0x7f) << shift;
+        if first & 0x80 == 0 {
+            return Some(number);
+        }
+        shift += 7;
+    }
 }
 
 impl Usage {
@@ -112,11 +192,44 @@ impl Usage {
         }
         self.jobs += 1;
         self.inexact += u64::from(!exact);
-        if !self.accounts.contains_key(job.account.as_str()) {
-            self.accounts.insert(job.account.to_string(), BTreeMap::new());
+        self.add_shared(&job.account, &job.user, used.0.iter().map(|(tres, amount)| (tres, *amount)));
+    }
+
+    /// Adds TRES-seconds of one user; the texts are kept as they are given, so that windows can share them.
+    pub fn add_shared<'t>(
+        &mut self,
+        account: &Printed,
+        user: &Printed,
+        used: impl Iterator<Item = (&'t Tres, u128)>,
+    ) {
+        if let Some(known) = self.accounts.get_mut(account) {
+            match known.get_mut(user) {
+                Some(sum) => *sum = add_packed(&mut self.tres, sum, used),
+                None => {
+                    let sum = add_packed(&mut self.tres, &Packed::default(), used);
+                    known.insert(user.clone(), sum);
+                }
+            }
+        } else {
+            let sum = add_packed(&mut self.tres, &Packed::default(), used);
+            self.accounts.insert(account.clone(), BTreeMap::from([(user.clone(), sum)]));
         }
-        if let Some(users) = self.accounts.get_mut(job.account.as_str()) {
-            users.entry(job.user.to_string()).or_default().merge(&used);
+    }
+
+    /// Every user of every account with what was used, by account and user.
+    pub fn rows(&self) -> impl Iterator<Item = (&str, &str, TresSeconds)> {
+        self.accounts.iter().flat_map(move |(account, users)| {
+            users.iter().map(move |(user, used)| {
+                let mut sum = TresSeconds::default();
+                self.unpack(used, &mut sum);
+                (account.as_str(), user.as_str(), sum)
+            })
+        })
+    }
+
+    fn unpack(&self, used: &Packed, sum: &mut TresSeconds) {
+        for (tres, amount) in used.amounts() {
+            sum.add_amount(&self.tres[tres], amount);
         }
     }
 
@@ -125,7 +238,7 @@ impl Usage {
         let mut users: BTreeMap<String, TresSeconds> = BTreeMap::new();
         for own in accounts.filter_map(|account| self.accounts.get(account)) {
             for (user, used) in own {
-                users.entry(user.clone()).or_default().merge(used);
+                self.unpack(used, users.entry(user.to_string()).or_default());
             }
         }
         users
@@ -133,18 +246,148 @@ impl Usage {
 
     /// Sum over several accounts, an account and those below it.
     pub fn sum<'a>(&self, accounts: impl Iterator<Item = &'a str>) -> TresSeconds {
-        let mut sum = TresSeconds::default();
-        for own in accounts.filter_map(|account| self.accounts.get(account)) {
-            own.values().for_each(|used| sum.merge(used));
+        let mut sum = vec![0; self.tres.len()];
+        accounts.for_each(|account| self.add_account(account, &mut sum));
+        named(&self.tres, &sum)
+    }
+
+    /// Sums of every account with everything below it, each record looked at once whatever the depth of the tree.
+    pub fn sums_of_subtrees(&self, tree: &AccountTree<'_>) -> SubtreeSums {
+        let mut sums: HashMap<AccountName, Vec<u128>> = HashMap::new();
+        for account in tree.from_the_leaves() {
+            let mut sum = sums.remove(&account.account).unwrap_or_else(|| vec![0; self.tres.len()]);
+            self.add_account(account.account.as_str(), &mut sum);
+            if let Some(parent) = &account.parent {
+                let above = sums.entry(parent.clone()).or_insert_with(|| vec![0; self.tres.len()]);
+                above.iter_mut().zip(&sum).for_each(|(above, own)| *above += own);
+            }
+            sums.insert(account.account.clone(), sum);
         }
-        sum
+        SubtreeSums { tres: self.tres.clone(), sums }
+    }
+
+    fn add_account(&self, account: &str, sum: &mut [u128]) {
+        for (tres, amount) in
+            self.accounts.get(account).iter().flat_map(|own| own.values()).flat_map(Packed::amounts)
+        {
+            sum[tres] += amount;
+        }
     }
 
     /// Sum of one user's TRES over everything, for comparisons with sreport.
     pub fn get(&self, account: &str, user: &str, tres: &Tres) -> u128 {
-        self.accounts.get(account).and_then(|users| users.get(user)).map_or(0, |used| used.get(tres))
+        let used = self.accounts.get(account).and_then(|users| users.get(user));
+        let amount = used.and_then(|used| used.amounts().find(|(place, _)| self.tres[*place] == *tres));
+        amount.map_or(0, |(_, amount)| amount)
     }
 }
+
+/// An amount that two totals of one window have differently, in TRES-seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UsageDifference {
+    /// Account.
+    pub account: String,
+    /// User.
+    pub user: String,
+    /// TRES.
+    pub tres: Tres,
+    /// In the kept totals.
+    pub kept: u128,
+    /// As counted.
+    pub counted: u128,
+}
+
+impl fmt::Display for UsageDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {} {}: kept {}, counted {}",
+            self.account, self.user, self.tres, self.kept, self.counted
+        )
+    }
+}
+
+impl Usage {
+    /// Every amount that is another one in `counted`, by account, user and TRES.
+    pub fn differences(&self, counted: &Usage) -> Vec<UsageDifference> {
+        let mut found = Vec::new();
+        let mut compare = |account: &str, user: &str, kept: &TresSeconds, counted: &TresSeconds| {
+            let all: BTreeSet<&Tres> = kept.0.keys().chain(counted.0.keys()).collect();
+            found.extend(all.into_iter().filter(|tres| kept.get(tres) != counted.get(tres)).map(|tres| {
+                UsageDifference {
+                    account: account.to_owned(),
+                    user: user.to_owned(),
+                    tres: tres.clone(),
+                    kept: kept.get(tres),
+                    counted: counted.get(tres),
+                }
+            }));
+        };
+        let nothing = TresSeconds::default();
+        let (mut ours, mut theirs) = (self.rows().peekable(), counted.rows().peekable());
+        loop {
+            let order = match (ours.peek(), theirs.peek()) {
+                (None, None) => return found,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(a), Some(b)) => (a.0, a.1).cmp(&(b.0, b.1)),
+            };
+            let a = if order.is_le() { ours.next() } else { None };
+            let b = if order.is_ge() { theirs.next() } else { None };
+            if let Some((account, user, _)) = a.as_ref().or(b.as_ref()) {
+                let kept = a.as_ref().map_or(&nothing, |(_, _, used)| used);
+                compare(account, user, kept, b.as_ref().map_or(&nothing, |(_, _, used)| used));
+            }
+        }
+    }
+}
+
+/// Usage of accounts with everything below them, in one window.
+#[derive(Debug, Clone, Default)]
+pub struct SubtreeSums {
+    tres: Vec<Tres>,
+    sums: HashMap<AccountName, Vec<u128>>,
+}
+
+impl SubtreeSums {
+    /// Of one account; `None` when it is not in the tree.
+    pub fn get(&self, account: &AccountName) -> Option<TresSeconds> {
+        self.sums.get(account).map(|sum| named(&self.tres, sum))
+    }
+}
+
+fn named(tres: &[Tres], sum: &[u128]) -> TresSeconds {
+    let used = tres.iter().zip(sum).filter(|(_, amount)| **amount > 0);
+    TresSeconds(used.map(|(tres, amount)| (tres.clone(), *amount)).collect())
+}
+
+/// The sum of both; amounts of 0 leave no trace, so that equal totals are equal however they came about.
+fn add_packed<'t>(
+    tres: &mut Vec<Tres>,
+    known: &Packed,
+    used: impl Iterator<Item = (&'t Tres, u128)>,
+) -> Packed {
+    let mut amounts: Vec<(usize, u128)> = known.amounts().collect();
+    for (name, amount) in used.filter(|(_, amount)| *amount > 0) {
+        let place = tres.iter().position(|known| known == name).unwrap_or_else(|| {
+            tres.push(name.clone());
+            tres.len() - 1
+        });
+        match amounts.iter_mut().find(|(known, _)| *known == place) {
+            Some((_, sum)) => *sum += amount,
+            None => amounts.push((place, amount)),
+        }
+    }
+    Packed::of(&amounts)
+}
+
+impl PartialEq for Usage {
+    fn eq(&self, other: &Usage) -> bool {
+        (self.jobs, self.inexact) == (other.jobs, other.inexact) && self.rows().eq(other.rows())
+    }
+}
+
+impl Eq for Usage {}
 
 #[cfg(test)]
 mod tests {

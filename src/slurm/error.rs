@@ -40,6 +40,19 @@ pub enum SlurmError {
         /// What is missing.
         missing: String,
     },
+    /// The answer shows a record a second time, so far from the first that the two cannot be compared.
+    #[error(
+        "could not {operation}: the answer of {argv} shows DBIndex {dbindex} twice, which slurmdbd's table cannot hold; look for \
+         account names with line breaks in `sacctmgr show account`, and ask for shorter windows (limits.window)"
+    )]
+    Repeated {
+        /// What was tried, on what.
+        operation: String,
+        /// The program as typed.
+        argv: String,
+        /// The record's key.
+        dbindex: u64,
+    },
     /// The request itself makes no sense; nothing was run.
     #[error("did not {operation}: {reason}")]
     Senseless {
@@ -56,7 +69,7 @@ impl SlurmError {
         match self {
             SlurmError::Run { source, .. } => source.class(),
             SlurmError::Failed { words, .. } => class_of_words(words),
-            SlurmError::Incomplete { .. } => Class::Corrupt,
+            SlurmError::Incomplete { .. } | SlurmError::Repeated { .. } => Class::Corrupt,
             SlurmError::Senseless { .. } => Class::Misconfigured,
         }
     }

@@ -8,12 +8,19 @@
 //! return an answer, only reading back tells what happened.
 
 pub mod argv;
+mod digits;
 pub mod error;
+mod job_reader;
+mod job_rows;
+mod job_stream;
+mod known;
+mod marks;
 mod rows;
 pub mod runner;
 pub mod sacct;
 pub mod sacctmgr;
 pub mod scontrol;
+mod shown;
 pub mod sreport;
 pub mod sshare;
 pub mod tres_text;
@@ -29,6 +36,7 @@ use crate::core::tres::Tres;
 
 pub use argv::{Argv, Program};
 pub use error::{Class, SlurmError};
+pub use job_stream::JobStream;
 pub use runner::{Answer, EmulatedBody, Processes, RunError, Runner, SiteProgram};
 pub use sacct::{JobLabel, JobLines};
 pub use sacctmgr::modify::{Applied, Echoed};
@@ -77,10 +85,28 @@ impl Slurm {
     /// # Errors
     /// When sacct gave no answer or refused. No records is not an error, and proves nothing (facts 1.8).
     pub async fn collect(&self, window: Window) -> Result<JobLines, SlurmError> {
+        let mut stream = self.jobs(window)?;
+        let mut records = Vec::new();
+        while let Some(batch) = stream.next_batch().await? {
+            records.extend(batch);
+        }
+        records.sort_by_key(|record| record.key.dbindex);
+        Ok(JobLines { records, rejected: stream.rejected(), samples: stream.samples().to_vec() })
+    }
+
+    /// As [`Slurm::collect`], in batches as sacct prints them: for windows of any number of records. sacct is ended when the
+    /// stream is dropped.
+    ///
+    /// # Errors
+    /// When sacct could not be started.
+    pub fn jobs(&self, window: Window) -> Result<JobStream, SlurmError> {
         let operation =
             format!("collect the jobs of {} from {} until {}", self.cluster, window.from, window.until);
-        let answer = self.ask(&operation, &sacct::jobs_argv(&self.cluster, window)).await?;
-        Ok(sacct::parse_jobs(&answer, &self.cluster))
+        let argv = sacct::jobs_argv(&self.cluster, window);
+        match self.runner.start(&argv) {
+            Ok(running) => Ok(JobStream::new(operation, argv, running, &self.cluster)),
+            Err(source) => Err(SlurmError::Run { operation, source }),
+        }
     }
 
     /// How long each of `jobs` had been suspended before `edge`, which lies before `now`. A job that sacct does not answer
@@ -364,10 +390,22 @@ impl Slurm {
 /// an answer (an obsolete line in slurm.conf makes every program complain) is logged and no more: replies arrive
 /// whole or not at all.
 fn accepted(operation: &str, argv: &Argv, answer: Answer) -> Result<Vec<u8>, SlurmError> {
+    let whole = answer.stdout.last().is_none_or(|byte| *byte == b'\n');
+    judge(operation, argv, &answer.stdout, whole, &answer)?;
+    Ok(answer.stdout)
+}
+
+/// The judgement of [`accepted`], given the beginning of standard output and whether its last line is whole.
+fn judge(
+    operation: &str,
+    argv: &Argv,
+    first_words: &[u8],
+    whole: bool,
+    answer: &Answer,
+) -> Result<(), SlurmError> {
     let said = error::words(&answer.stderr);
-    if answer.status != 0 || (answer.stdout.is_empty() && !said.is_empty()) {
-        let words =
-            Some(said).filter(|said| !said.is_empty()).unwrap_or_else(|| error::words(&answer.stdout));
+    if answer.status != 0 || (first_words.is_empty() && !said.is_empty()) {
+        let words = Some(said).filter(|said| !said.is_empty()).unwrap_or_else(|| error::words(first_words));
         return Err(SlurmError::Failed {
             operation: operation.to_owned(),
             argv: argv.to_string(),
@@ -375,13 +413,13 @@ fn accepted(operation: &str, argv: &Argv, answer: Answer) -> Result<Vec<u8>, Slu
             words: if words.is_empty() { "it gave no reason".to_owned() } else { words },
         });
     }
-    if answer.stdout.last().is_some_and(|byte| *byte != b'\n') {
+    if !whole {
         return Err(SlurmError::incomplete(operation, argv, "end: its last line is cut off"));
     }
     if !said.is_empty() {
         tracing::warn!(%argv, slurm = %said, "Slurm complained while answering");
     }
-    Ok(answer.stdout)
+    Ok(())
 }
 
 /// Odd names stay for years: what is left out is for who looks closely; the count is in the result, or the row is absent.

@@ -57,16 +57,23 @@ pub(super) fn escaped(bytes: &[u8], bytes_max: usize) -> String {
     text
 }
 
-/// The rows of an answer. One without its newline was cut off, possibly in the middle of a number, and is rejected.
-pub(super) fn complete_rows<'a>(
-    answer: &'a [u8],
-    rejects: &mut Rejects,
-) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-    let end = answer.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+/// The whole rows of an answer, newlines included. One without its newline was cut off, possibly in the middle of a number,
+/// and is rejected.
+pub(super) fn whole_rows<'a>(answer: &'a [u8], rejects: &mut Rejects) -> &'a [u8] {
+    let end = memchr::memrchr(b'\n', answer).map_or(0, |at| at + 1);
     let (whole, cut_off) = answer.split_at(end);
     if !cut_off.is_empty() {
         rejects.add(cut_off, "cut off");
     }
+    whole
+}
+
+/// The rows of an answer, each without its newline.
+pub(super) fn complete_rows<'a>(
+    answer: &'a [u8],
+    rejects: &mut Rejects,
+) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    let whole = whole_rows(answer, rejects);
     whole.split_inclusive(|byte| *byte == b'\n').map(|row| &row[..row.len() - 1])
 }
 

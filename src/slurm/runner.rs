@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::argv::Argv;
 use super::error::Class;
@@ -37,10 +37,13 @@ const KILL_GRACE: Duration = Duration::from_secs(2);
 /// Most that is kept of standard error. Slurm's complaints are a few lines; `modify` can name one association a line.
 const STDERR_BYTES_MAX: u64 = 1 << 20;
 
+/// Most that is read at once: what a pipe holds.
+const PIECE_BYTES: usize = 64 << 10;
+
 /// What a program answered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// All of standard output.
+    /// All of standard output; empty where it was read as it came.
     pub stdout: Vec<u8>,
     /// All of standard error.
     pub stderr: Vec<u8>,
@@ -189,7 +192,7 @@ pub struct Processes {
     pub slurm_conf: Option<PathBuf>,
     /// Longest run of one program.
     pub timeout: Duration,
-    /// Most that one program may write to standard output.
+    /// Most that one program may write to standard output, where the whole of it is kept.
     pub output_bytes_max: u64,
 }
 
@@ -204,6 +207,20 @@ impl Runner {
         match self {
             Runner::Processes(processes) => processes.run(argv).await,
             Runner::Emulated(body) => body(argv.program().name(), argv.args(), &environment(None)),
+        }
+    }
+
+    /// Starts one program whose answer is to be read as it comes.
+    ///
+    /// # Errors
+    /// When it could not be started.
+    pub fn start(&self, argv: &Argv) -> Result<Running, RunError> {
+        match self {
+            Runner::Processes(processes) => Ok(Running::Process(processes.prepared(argv)?.start()?)),
+            Runner::Emulated(body) => {
+                let answer = body(argv.program().name(), argv.args(), &environment(None))?;
+                Ok(Running::Emulated { answer, read: 0 })
+            }
         }
     }
 }
@@ -225,6 +242,10 @@ fn environment(slurm_conf: Option<&str>) -> BTreeMap<String, String> {
 
 impl Processes {
     async fn run(&self, argv: &Argv) -> Result<Answer, RunError> {
+        self.prepared(argv)?.to_its_end().await
+    }
+
+    fn prepared<'a>(&self, argv: &'a Argv) -> Result<Run<'a>, RunError> {
         let shown = argv.to_string();
         let conf = match self.slurm_conf.as_ref().map(|conf| conf.to_str().ok_or(conf)) {
             Some(Err(_)) => {
@@ -234,15 +255,14 @@ impl Processes {
             Some(Ok(conf)) => Some(conf),
             None => None,
         };
-        let run = Run {
+        Ok(Run {
             path: self.bin_dir.join(argv.program().name()),
             args: argv.args(),
             environment: environment(conf),
             shown,
             timeout: self.timeout,
             output_bytes_max: self.output_bytes_max,
-        };
-        run.to_its_end().await
+        })
     }
 }
 
@@ -259,33 +279,29 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn to_its_end(&self) -> Result<Answer, RunError> {
+        let mut running = self.start()?;
+        let mut stdout = Vec::new();
+        while running.read(&mut stdout).await? > 0 {
+            if stdout.len() as u64 > self.output_bytes_max {
+                return Err(running.too_large("standard output", self.output_bytes_max));
+            }
+        }
+        running.end().await.map(|answer| Answer { stdout, ..answer })
+    }
+
+    fn start(&self) -> Result<Process, RunError> {
         let (stdout, stderr, ended, group) = self.spawn()?;
-        let streams = async {
-            tokio::try_join!(
-                self.read("standard output", stdout, self.output_bytes_max),
-                self.read("standard error", stderr, STDERR_BYTES_MAX.min(self.output_bytes_max)),
-            )
-        };
-        let argv = || self.shown.clone();
-        let whole = async {
-            let (stdout, stderr) = streams.await?;
-            let status = ended
-                .await
-                .map_err(|_| RunError::Stopped { argv: argv() })?
-                .map_err(|source| RunError::Lost { argv: argv(), source })?;
-            self.answer(stdout, stderr, status)
-        };
-        tokio::pin!(whole);
-        if let Ok(finished) = timeout(self.timeout, &mut whole).await {
-            return finished;
-        }
-        group.signal(Signal::SIGTERM);
-        if timeout(TERM_GRACE, &mut whole).await.is_err() {
-            group.signal(Signal::SIGKILL);
-            // Whatever comes of the wait, the answer is the time-out; the wait only lets the end be complete.
-            drop(timeout(KILL_GRACE, &mut whole).await);
-        }
-        Err(RunError::TimedOut { argv: argv(), after: self.timeout })
+        Ok(Process {
+            argv: self.shown.clone(),
+            stdout: Some(stdout),
+            stderr: Some(stderr),
+            complaint: Vec::new(),
+            complaint_bytes_max: STDERR_BYTES_MAX.min(self.output_bytes_max),
+            ended,
+            group,
+            timeout: self.timeout,
+            left: self.timeout,
+        })
     }
 
     /// Starts the program in a process group of its own, and a thread that waits for its end.
@@ -320,40 +336,13 @@ impl Run<'_> {
         let stderr = ChildStderr::from_std(stderr).map_err(failed)?;
         Ok((stdout, stderr, ended, group))
     }
-
-    /// Reads a stream to its end, or says that it is too long.
-    async fn read(
-        &self,
-        stream: &'static str,
-        from: impl AsyncRead + Unpin,
-        bytes_max: u64,
-    ) -> Result<Vec<u8>, RunError> {
-        let mut bytes = Vec::new();
-        let mut limited = from.take(bytes_max.saturating_add(1));
-        limited
-            .read_to_end(&mut bytes)
-            .await
-            .map_err(|source| RunError::Lost { argv: self.shown.clone(), source })?;
-        if bytes.len() as u64 > bytes_max {
-            return Err(RunError::OutputTooLarge { argv: self.shown.clone(), stream, bytes_max });
-        }
-        Ok(bytes)
-    }
-
-    fn answer(&self, stdout: Vec<u8>, stderr: Vec<u8>, status: ExitStatus) -> Result<Answer, RunError> {
-        match (status.code(), status.signal()) {
-            (Some(status), _) => Ok(Answer { stdout, stderr, status }),
-            (None, signal) => {
-                Err(RunError::Killed { argv: self.shown.clone(), signal: signal.unwrap_or_default() })
-            }
-        }
-    }
 }
 
 type Spawned = (ChildStdout, ChildStderr, oneshot::Receiver<io::Result<ExitStatus>>, Group);
 
 /// A program and all it started, as long as the program has not been reaped: until then its id cannot belong
 /// to anybody else. Dropping it ends them.
+#[derive(Debug)]
 struct Group {
     leader: Arc<Mutex<Option<Pid>>>,
 }
@@ -371,6 +360,160 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         self.signal(Signal::SIGKILL);
+    }
+}
+
+/// A program under way, whose standard output is read as it comes. Dropping it ends the program and everything in its process
+/// group.
+#[derive(Debug)]
+pub enum Running {
+    /// A real one.
+    Process(Process),
+    /// An emulated one, which has said everything at once.
+    Emulated {
+        /// What it said.
+        answer: Answer,
+        /// How much of its standard output has been read.
+        read: usize,
+    },
+}
+
+impl Running {
+    /// Reads more of standard output to the end of `into`; 0 when there is no more.
+    ///
+    /// # Errors
+    /// When the program was lost, took too long or complained too much; it is ended then. Only the time that is spent in here
+    /// and in [`Running::end`] counts for how long it takes: a slow reader does not end its program.
+    pub async fn read(&mut self, into: &mut Vec<u8>) -> Result<usize, RunError> {
+        match self {
+            Running::Process(process) => process.read(into).await,
+            Running::Emulated { answer, read } => {
+                let piece = &answer.stdout[*read..(*read + PIECE_BYTES).min(answer.stdout.len())];
+                into.extend_from_slice(piece);
+                *read += piece.len();
+                Ok(piece.len())
+            }
+        }
+    }
+
+    /// Waits for the end: standard error and exit status. What is left of standard output is thrown away.
+    ///
+    /// # Errors
+    /// When there is no exit status: see [`Running::read`].
+    pub async fn end(self) -> Result<Answer, RunError> {
+        match self {
+            Running::Process(process) => process.end().await,
+            Running::Emulated { answer, .. } => Ok(Answer { stdout: Vec::new(), ..answer }),
+        }
+    }
+}
+
+/// A real program under way.
+#[derive(Debug)]
+pub struct Process {
+    argv: String,
+    /// `None` once it is at its end.
+    stdout: Option<ChildStdout>,
+    /// The same.
+    stderr: Option<ChildStderr>,
+    complaint: Vec<u8>,
+    complaint_bytes_max: u64,
+    ended: oneshot::Receiver<io::Result<ExitStatus>>,
+    group: Group,
+    timeout: Duration,
+    /// What is left of it.
+    left: Duration,
+}
+
+impl Process {
+    async fn read(&mut self, into: &mut Vec<u8>) -> Result<usize, RunError> {
+        let begun = Instant::now();
+        match timeout(self.left, self.read_more(into)).await {
+            Ok(read) => {
+                self.left = self.left.saturating_sub(begun.elapsed());
+                read
+            }
+            Err(_) => Err(self.end_overdue().await),
+        }
+    }
+
+    async fn end(mut self) -> Result<Answer, RunError> {
+        let status = match timeout(self.left, self.rest()).await {
+            Ok(status) => status?,
+            Err(_) => return Err(self.end_overdue().await),
+        };
+        let stderr = std::mem::take(&mut self.complaint);
+        match (status.code(), status.signal()) {
+            (Some(status), _) => Ok(Answer { stdout: Vec::new(), stderr, status }),
+            (None, signal) => {
+                Err(RunError::Killed { argv: self.argv.clone(), signal: signal.unwrap_or_default() })
+            }
+        }
+    }
+
+    /// Reads from both streams until there is something of standard output, or its end.
+    async fn read_more(&mut self, into: &mut Vec<u8>) -> Result<usize, RunError> {
+        while self.stdout.is_some() || self.stderr.is_some() {
+            let (speaks, complains) = (self.stdout.is_some(), self.stderr.is_some());
+            tokio::select! {
+                biased;
+                read = read_piece(&mut self.stdout, into), if speaks => {
+                    let read = read.map_err(|source| self.lost(source))?;
+                    if read == 0 {
+                        self.stdout = None;
+                    }
+                    return Ok(read);
+                }
+                read = read_piece(&mut self.stderr, &mut self.complaint), if complains => {
+                    if read.map_err(|source| self.lost(source))? == 0 {
+                        self.stderr = None;
+                    }
+                    if self.complaint.len() as u64 > self.complaint_bytes_max {
+                        return Err(self.too_large("standard error", self.complaint_bytes_max));
+                    }
+                }
+            }
+        }
+        Ok(0)
+    }
+
+    /// Reads both streams to their ends and waits for that of the program.
+    async fn rest(&mut self) -> Result<ExitStatus, RunError> {
+        let mut ignored = Vec::new();
+        while self.stdout.is_some() || self.stderr.is_some() {
+            ignored.clear();
+            self.read_more(&mut ignored).await?;
+        }
+        let ended = (&mut self.ended).await.map_err(|_| RunError::Stopped { argv: self.argv.clone() })?;
+        ended.map_err(|source| self.lost(source))
+    }
+
+    /// Ends the program with all it started. Whatever comes of it, the answer is the time-out; the waiting only lets the end be
+    /// complete.
+    async fn end_overdue(&mut self) -> RunError {
+        self.group.signal(Signal::SIGTERM);
+        if timeout(TERM_GRACE, self.rest()).await.is_err() {
+            self.group.signal(Signal::SIGKILL);
+            drop(timeout(KILL_GRACE, self.rest()).await);
+        }
+        RunError::TimedOut { argv: self.argv.clone(), after: self.timeout }
+    }
+
+    fn lost(&self, source: io::Error) -> RunError {
+        RunError::Lost { argv: self.argv.clone(), source }
+    }
+
+    fn too_large(&self, stream: &'static str, bytes_max: u64) -> RunError {
+        RunError::OutputTooLarge { argv: self.argv.clone(), stream, bytes_max }
+    }
+}
+
+/// Reads what is there, waiting until there is something; 0 at the end.
+async fn read_piece(from: &mut Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>) -> io::Result<usize> {
+    into.reserve(PIECE_BYTES);
+    match from {
+        Some(stream) => stream.read_buf(into).await,
+        None => Ok(0),
     }
 }
 

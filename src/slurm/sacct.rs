@@ -10,14 +10,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::argv::{Argv, Program};
+use super::job_reader::JobReader;
 use super::rows::{self, ByKey, Rejects};
-use super::tres_text;
 use crate::core::job::{JobKey, JobRecord, SuspendedBefore};
 use crate::core::name::ClusterName;
 use crate::core::time::{Epoch, Window};
 
 /// The ASCII unit separator: cannot be typed by accident into a name.
-const SEPARATOR: u8 = 0x1f;
+pub(super) const SEPARATOR: u8 = 0x1f;
 
 /// How many job ids one question names; keeps the argument vector short.
 const JOBS_PER_QUESTION_MAX: usize = 500;
@@ -60,57 +60,12 @@ pub(super) fn jobs_argv(cluster: &ClusterName, window: Window) -> Argv {
 
 /// Reads the answer to the question for job records of `cluster`.
 pub fn parse_jobs(answer: &[u8], cluster: &ClusterName) -> JobLines {
-    let mut rejects = Rejects::default();
-    let mut records = ByKey::new();
-    for row in rows::complete_rows(answer, &mut rejects) {
-        match parse_job(row, cluster) {
-            Ok(record) => records.add(record.key.clone(), record, row, &mut rejects),
-            Err(reason) => rejects.add(row, reason),
-        }
-    }
-    JobLines {
-        records: records.certain().into_values().collect(),
-        rejected: rejects.count,
-        samples: rejects.samples,
-    }
-}
-
-fn parse_job(row: &[u8], wanted: &ClusterName) -> Result<JobRecord, &'static str> {
-    let [
-        cluster,
-        dbindex,
-        job_id,
-        account,
-        user,
-        state,
-        submit,
-        eligible,
-        start,
-        end,
-        suspended,
-        elapsed,
-        partition,
-        qos,
-        assoc_id,
-        alloc,
-    ] = rows::fields(row, SEPARATOR).ok_or("not 16 fields")?;
-    Ok(JobRecord {
-        key: key(cluster, dbindex, wanted)?,
-        job_id: rows::number(job_id).ok_or("JobIDRaw is no number")?,
-        account: rows::text(account).into(),
-        user: rows::text(user).into(),
-        state: rows::text(state).into(),
-        submit: rows::instant(submit).flatten().ok_or("Submit is no time")?,
-        eligible: rows::instant(eligible).ok_or("Eligible is no time")?,
-        start: rows::instant(start).ok_or("Start is no time")?,
-        end: rows::instant(end).ok_or("End is no time")?,
-        suspended_s: rows::duration_s(suspended).ok_or("Suspended is no duration")?,
-        elapsed_s: rows::number(elapsed).ok_or("ElapsedRaw is no number")?,
-        partition: rows::text(partition).into(),
-        qos: rows::text(qos).into(),
-        assoc_id: rows::number_if_any(assoc_id).ok_or("AssocID is no number")?.filter(|id| *id != 0),
-        alloc: tres_text::counts(alloc).ok_or("AllocTRES is no list of counts")?.into(),
-    })
+    let mut reader = JobReader::new(cluster);
+    let whole = rows::whole_rows(answer, &mut reader.rejects);
+    reader.read(whole);
+    let mut records = reader.take().expect("the first batch has none before it");
+    records.sort_by_key(|record| record.key.dbindex);
+    JobLines { records, rejected: reader.rejects.count, samples: reader.rejects.samples }
 }
 
 fn key(cluster: &[u8], dbindex: &[u8], wanted: &ClusterName) -> Result<JobKey, &'static str> {

@@ -5,16 +5,22 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::columns::{bits, count, counted, counts, from_json, json, parsed, unsigned, write_counts};
+use super::columns::{bits, count, counted, counts, from_json, json, parsed, unsigned};
 use super::error::{Fault, StoreError};
+use super::names::NameTexts;
+use super::put::{Putting, RECORD, StoredJob};
+use super::totals::Ledgered;
 use super::{Store, cursors};
 use crate::core::job::{JobKey, JobRecord, Printed, SuspendedBefore};
 use crate::core::name::ClusterName;
 use crate::core::time::{Epoch, Window};
 
-/// What one reading of sacct brought, stored as a whole.
+/// Records of a collection from which on it is worth room for pages.
+const MANY: usize = 5_000;
+
+/// What one reading of sacct brought, or a part of it, stored as a whole.
 #[derive(Debug)]
 pub struct Collection<'a> {
     /// The cluster of every record in it.
@@ -27,6 +33,10 @@ pub struct Collection<'a> {
     pub watermark: Option<Epoch>,
     /// Records, in any order.
     pub records: &'a [JobRecord],
+    /// What became of the records of the same window that were stored before these.
+    pub before: Collected,
+    /// Whether more records of the window follow: then these are facts and no more, nothing is logged and the watermark stays.
+    pub more: bool,
     /// Suspension before edges of windows.
     pub suspended: &'a [SuspendedBefore],
     /// Lines that were not understood.
@@ -51,6 +61,18 @@ pub struct Collected {
     pub rekeyed: usize,
 }
 
+impl Collected {
+    /// Both together.
+    pub fn and(self, other: Collected) -> Collected {
+        Collected {
+            new: self.new + other.new,
+            changed: self.changed + other.changed,
+            unchanged: self.unchanged + other.unchanged,
+            rekeyed: self.rekeyed + other.rekeyed,
+        }
+    }
+}
+
 /// One line of the log of collections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoggedCollection {
@@ -70,17 +92,20 @@ pub struct LoggedCollection {
     pub complete: bool,
 }
 
-/// Columns of a record, in the order [`read_record`] expects after the leading ones of a query.
-const RECORD: &str = "dbindex, job_id, account, user, state, submit, eligible, started, ended, suspended_s, elapsed_s, \
-     part, qos, assoc_id, alloc";
-
 impl Store {
     /// Stores a collection: records, suspensions, watermark and its line in the log.
     ///
     /// # Errors
     /// [`StoreError::ForeignRecord`] when a record belongs to another cluster.
     pub fn put_collection(&mut self, collection: &Collection<'_>) -> Result<Collected, StoreError> {
-        self.transaction("storing a collection", |tx| {
+        if collection.records.len() >= MANY {
+            self.reading("making room", |conn| {
+                conn.pragma_update(None, "cache_size", -super::CACHE_BULK_KIB)
+            })?;
+        }
+        // Numbers of names only count once they are committed.
+        let mut names = std::mem::take(&mut self.names);
+        let collected = self.transaction("storing a collection", |tx| {
             let foreign = |found: &ClusterName| StoreError::ForeignRecord {
                 expected: collection.cluster.clone(),
                 found: found.clone(),
@@ -91,26 +116,30 @@ impl Store {
                 return Err(foreign(&key.cluster).into());
             }
             let cluster = put_cluster(tx, collection.cluster)?;
-            let mut ledger = Ledger::new(tx, cluster, collection.cluster)?;
+            let mut putting = Putting::new(tx, cluster, &mut names)?;
             for record in collection.records {
-                ledger.put(record)?;
+                putting.put(record)?;
             }
-            let (collected, mut rewritten) = ledger.finish()?;
-            rewritten |= put_suspended(tx, cluster, collection.suspended)?;
-            if rewritten {
-                let next = cursors::counter(tx, "generation")? + 1;
-                cursors::put_counter(tx, "generation", next)?;
+            putting.put_suspended(collection.suspended)?;
+            let collected = putting.finish()?;
+            if collection.more {
+                return Ok(collected);
             }
             if let Some(watermark) = collection.watermark {
-                tx.prepare_cached("UPDATE clusters SET watermark = ?2 WHERE id = ?1")?
-                    .execute(params![cluster, watermark])?;
+                // Reading the past anew takes nothing back of what is complete up to now.
+                tx.prepare_cached(
+                    "UPDATE clusters SET watermark = max(coalesce(watermark, ?2), ?2) WHERE id = ?1",
+                )?
+                .execute(params![cluster, watermark])?;
             }
-            log_collection(tx, cluster, collection, collected)?;
+            log_collection(tx, cluster, collection, collection.before.and(collected))?;
             Ok(collected)
-        })
+        })?;
+        self.names = names;
+        Ok(collected)
     }
 
-    /// Up to where the ledger of a cluster is complete.
+    /// Up to where the ledger of a cluster is complete; it never goes back.
     pub fn watermark(&self, cluster: &ClusterName) -> Result<Option<Epoch>, StoreError> {
         self.reading("reading the watermark", |conn| {
             conn.prepare_cached("SELECT watermark FROM clusters WHERE name = ?1")?
@@ -140,15 +169,12 @@ impl Store {
         );
         self.reading("reading jobs", |conn| {
             let Some(id) = cluster_id(conn, cluster)? else { return Ok(()) };
-            let first_end: Option<Epoch> = conn
-                .prepare_cached("SELECT min(ended) FROM jobs WHERE cluster = ?1")?
-                .query_row([id], |row| row.get(0))?;
-            // Where every job qualifies, the index would only lead from page to page in another order.
-            let qualify_all = first_end.is_none_or(|first| window.from < first);
-            let mut statement = conn.prepare_cached(if qualify_all { &all } else { &by_end })?;
+            let sql = if qualify_all(conn, id, window)? { &all } else { &by_end };
+            let mut statement = conn.prepare_cached(sql)?;
+            let mut names = NameTexts::new(conn)?;
             let mut rows = statement.query(params![id, window.from, window.until])?;
             while let Some(row) = rows.next()? {
-                f(read_record(row, 0, cluster)?);
+                f(read_record(row, 0, cluster, &mut names)?);
             }
             Ok(())
         })
@@ -171,26 +197,12 @@ impl Store {
         self.reading("reading changed jobs", |conn| {
             let Some(id) = cluster_id(conn, cluster)? else { return Ok(()) };
             let mut statement = conn.prepare_cached(&sql)?;
+            let mut names = NameTexts::new(conn)?;
             let mut rows = statement.query(params![id, bits(after_seq), count(limit)])?;
             while let Some(row) = rows.next()? {
-                f(unsigned(row, 0)?, read_record(row, 1, cluster)?);
+                f(unsigned(row, 0)?, read_record(row, 1, cluster, &mut names)?);
             }
             Ok(())
-        })
-    }
-
-    /// A number that changes whenever something that had ended is told differently: another record, one that is gone, another
-    /// suspension. Totals of ended jobs that were added up under the same number only lack what has come since.
-    pub fn generation(&self) -> Result<u64, StoreError> {
-        self.reading("reading the ledger's generation", |conn| {
-            Ok(cursors::counter(conn, "generation")?.cast_unsigned())
-        })
-    }
-
-    /// The last number that a new or changed job was given; see [`Store::visit_changed`].
-    pub fn last_seq(&self) -> Result<u64, StoreError> {
-        self.reading("reading the ledger's last change", |conn| {
-            Ok(cursors::counter(conn, "seq")?.cast_unsigned())
         })
     }
 
@@ -211,14 +223,22 @@ impl Store {
     pub fn mark_runaway(&mut self, key: &JobKey, runaway: bool) -> Result<bool, StoreError> {
         self.transaction("marking a runaway job", |tx| {
             let Some(cluster) = cluster_id(tx, &key.cluster)? else { return Ok(false) };
+            let sql = format!("SELECT seq, runaway, {RECORD} FROM jobs WHERE cluster = ?1 AND dbindex = ?2");
             let known = tx
-                .prepare_cached("SELECT seq, runaway FROM jobs WHERE cluster = ?1 AND dbindex = ?2")?
+                .prepare_cached(&sql)?
                 .query_row(params![cluster, bits(key.dbindex)], |row| {
-                    Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?))
+                    Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?, StoredJob::read(row, 2)?))
                 })
                 .optional()?;
-            let Some((seq, marked)) = known else { return Ok(false) };
+            let Some((seq, marked, job)) = known else { return Ok(false) };
             if marked != runaway {
+                let mut totals = Ledgered::of(tx, cluster)?;
+                if runaway {
+                    totals.take_off(&job)?
+                } else {
+                    totals.count(&job)?
+                }
+                totals.store()?;
                 let next = cursors::counter(tx, "seq")? + 1;
                 tx.prepare_cached("UPDATE jobs SET seq = ?2, runaway = ?3 WHERE seq = ?1")?
                     .execute(params![seq, next, runaway])?;
@@ -243,7 +263,9 @@ impl Store {
         self.reading("looking for a sentinel", |conn| {
             let Some(id) = cluster_id(conn, cluster)? else { return Ok(None) };
             conn.prepare_cached(&sql)?
-                .query_row(params![id, window.from, window.until], |row| read_record(row, 0, cluster))
+                .query_row(params![id, window.from, window.until], |row| {
+                    read_record(row, 0, cluster, &mut NameTexts::new(conn)?)
+                })
                 .optional()
         })
     }
@@ -320,7 +342,8 @@ impl Store {
         self.reading("reading jobs", |conn| {
             let Some(id) = cluster_id(conn, cluster)? else { return Ok(Vec::new()) };
             let mut statement = conn.prepare_cached(&sql)?;
-            let rows = statement.query_map([id], |row| read_record(row, 0, cluster))?;
+            let mut names = NameTexts::new(conn)?;
+            let rows = statement.query_map([id], |row| read_record(row, 0, cluster, &mut names))?;
             rows.collect()
         })
     }
@@ -333,7 +356,8 @@ pub(super) fn cluster_id(conn: &Connection, cluster: &ClusterName) -> rusqlite::
         .optional()
 }
 
-fn put_cluster(tx: &Transaction<'_>, cluster: &ClusterName) -> rusqlite::Result<i64> {
+/// The number of a cluster, which gets one when it has none.
+pub(super) fn put_cluster(tx: &Transaction<'_>, cluster: &ClusterName) -> rusqlite::Result<i64> {
     if let Some(id) = cluster_id(tx, cluster)? {
         return Ok(id);
     }
@@ -341,8 +365,24 @@ fn put_cluster(tx: &Transaction<'_>, cluster: &ClusterName) -> rusqlite::Result<
     Ok(tx.last_insert_rowid())
 }
 
-fn read_record(row: &Row<'_>, first: usize, cluster: &ClusterName) -> rusqlite::Result<JobRecord> {
-    let text = |column: usize| row.get::<_, Printed>(first + column);
+/// Whether every ended job ended after the window's beginning: then the index would only lead from page to page in another
+/// order.
+pub(super) fn qualify_all(conn: &Connection, cluster: i64, window: Window) -> rusqlite::Result<bool> {
+    let first_end: Option<Epoch> = conn
+        .prepare_cached("SELECT min(ended) FROM jobs WHERE cluster = ?1")?
+        .query_row([cluster], |row| row.get(0))?;
+    Ok(first_end.is_none_or(|first| window.from < first))
+}
+
+fn read_record(
+    row: &Row<'_>,
+    first: usize,
+    cluster: &ClusterName,
+    names: &mut NameTexts<'_>,
+) -> rusqlite::Result<JobRecord> {
+    let mut text = |column: usize| -> rusqlite::Result<Printed> {
+        Ok(names.text(row.get(first + column)?, first + column)?.clone())
+    };
     Ok(JobRecord {
         key: JobKey { cluster: cluster.clone(), dbindex: unsigned(row, first)? },
         job_id: unsigned(row, first + 1)?,
@@ -360,150 +400,6 @@ fn read_record(row: &Row<'_>, first: usize, cluster: &ClusterName) -> rusqlite::
         assoc_id: row.get::<_, Option<i64>>(first + 13)?.map(i64::cast_unsigned),
         alloc: counts(row, first + 14)?.into(),
     })
-}
-
-/// The statements of one collection, prepared once.
-struct Ledger<'tx> {
-    tx: &'tx Transaction<'tx>,
-    cluster: i64,
-    name: &'tx ClusterName,
-    seq: i64,
-    alloc: String,
-    collected: Collected,
-    /// Whether something that had ended is told differently now.
-    rewritten: bool,
-    insert: CachedStatement<'tx>,
-    find: CachedStatement<'tx>,
-    replace: CachedStatement<'tx>,
-    rivals: CachedStatement<'tx>,
-}
-
-impl<'tx> Ledger<'tx> {
-    fn new(tx: &'tx Transaction<'tx>, cluster: i64, name: &'tx ClusterName) -> rusqlite::Result<Self> {
-        let columns = "dbindex = ?3, job_id = ?4, account = ?5, user = ?6, state = ?7, submit = ?8, eligible = ?9, \
-             started = ?10, ended = ?11, suspended_s = ?12, elapsed_s = ?13, part = ?14, qos = ?15, assoc_id = ?16, \
-             alloc = ?17";
-        Ok(Ledger {
-            tx,
-            cluster,
-            name,
-            seq: cursors::counter(tx, "seq")?,
-            alloc: String::new(),
-            collected: Collected::default(),
-            rewritten: false,
-            insert: tx.prepare_cached(&format!(
-                "INSERT INTO jobs (seq, cluster, {RECORD}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, \
-                 ?12, ?13, ?14, ?15, ?16, ?17) ON CONFLICT DO NOTHING"
-            ))?,
-            find: tx
-                .prepare_cached(&format!("SELECT {RECORD} FROM jobs WHERE cluster = ?1 AND dbindex = ?2"))?,
-            replace: tx.prepare_cached(&format!(
-                "UPDATE jobs SET seq = ?1, {columns}, runaway = runaway AND ?11 IS NULL \
-                 WHERE cluster = ?2 AND dbindex = ?3"
-            ))?,
-            rivals: tx.prepare_cached(
-                "DELETE FROM jobs WHERE cluster = ?1 AND job_id = ?2 AND submit = ?3 AND dbindex <> ?4 \
-                 RETURNING dbindex",
-            )?,
-        })
-    }
-
-    fn put(&mut self, record: &JobRecord) -> rusqlite::Result<()> {
-        write_counts(&record.alloc, &mut self.alloc);
-        if self.insert(record)? {
-            self.collected.new += 1;
-            return Ok(());
-        }
-        let stored = self
-            .find
-            .query_row(params![self.cluster, bits(record.key.dbindex)], |row| read_record(row, 0, self.name))
-            .optional()?;
-        if stored.as_ref() == Some(record) {
-            self.collected.unchanged += 1;
-            return Ok(());
-        }
-        self.remove_rivals(record)?;
-        if let Some(stored) = stored {
-            self.rewritten |= stored.has_ended();
-            bind_and_execute(&mut self.replace, self.seq + 1, self.cluster, record, &self.alloc)?;
-            self.seq += 1;
-            self.collected.changed += 1;
-        } else {
-            self.insert(record)?;
-            self.collected.new += 1;
-        }
-        Ok(())
-    }
-
-    fn insert(&mut self, record: &JobRecord) -> rusqlite::Result<bool> {
-        let rows = bind_and_execute(&mut self.insert, self.seq + 1, self.cluster, record, &self.alloc)?;
-        self.seq += i64::from(rows == 1);
-        Ok(rows == 1)
-    }
-
-    /// Removes rows of the same job and submit time under another DBIndex, with what hangs on them.
-    fn remove_rivals(&mut self, record: &JobRecord) -> rusqlite::Result<()> {
-        let dbindex = bits(record.key.dbindex);
-        let gone = self
-            .rivals
-            .query_map(params![self.cluster, bits(record.job_id), record.submit, dbindex], |row| row.get(0))?
-            .collect::<rusqlite::Result<Vec<i64>>>()?;
-        for rival in &gone {
-            self.tx
-                .prepare_cached("DELETE FROM suspended WHERE cluster = ?1 AND dbindex = ?2")?
-                .execute([self.cluster, *rival])?;
-        }
-        self.rewritten |= !gone.is_empty();
-        self.collected.rekeyed += gone.len();
-        Ok(())
-    }
-
-    fn finish(self) -> rusqlite::Result<(Collected, bool)> {
-        cursors::put_counter(self.tx, "seq", self.seq)?;
-        Ok((self.collected, self.rewritten))
-    }
-}
-
-fn bind_and_execute(
-    statement: &mut CachedStatement<'_>,
-    seq: i64,
-    cluster: i64,
-    record: &JobRecord,
-    alloc: &str,
-) -> rusqlite::Result<usize> {
-    statement.execute(params![
-        seq,
-        cluster,
-        bits(record.key.dbindex),
-        bits(record.job_id),
-        record.account,
-        record.user,
-        record.state,
-        record.submit,
-        record.eligible,
-        record.start,
-        record.end,
-        bits(record.suspended_s),
-        bits(record.elapsed_s),
-        record.partition,
-        record.qos,
-        record.assoc_id.map(bits),
-        alloc,
-    ])
-}
-
-/// Says whether anything was new or different.
-fn put_suspended(tx: &Transaction<'_>, cluster: i64, all: &[SuspendedBefore]) -> rusqlite::Result<bool> {
-    let mut written = 0;
-    let mut put = tx.prepare_cached(
-        "INSERT INTO suspended (cluster, edge, dbindex, seconds) VALUES (?1, ?2, ?3, ?4) \
-         ON CONFLICT DO UPDATE SET seconds = excluded.seconds WHERE seconds <> excluded.seconds",
-    )?;
-    for before in all {
-        written +=
-            put.execute(params![cluster, before.edge, bits(before.key.dbindex), bits(before.seconds)])?;
-    }
-    Ok(written > 0)
 }
 
 fn log_collection(

@@ -6,6 +6,8 @@ use rusqlite::params;
 use super::Store;
 use super::columns::count;
 use super::error::{Fault, StoreError};
+use super::put::{RECORD, StoredJob};
+use super::totals::Ledgered;
 use crate::core::time::Epoch;
 
 /// Rows removed in one transaction: a daemon's reader or cycle is never kept waiting long.
@@ -48,7 +50,7 @@ impl Store {
         let jobs_before = now.plus(keep.jobs_s.saturating_neg()).min(keep.oldest_needed);
         let history_before = now.plus(keep.history_s.saturating_neg());
         Ok(Pruned {
-            jobs: self.prune_all(JOBS, jobs_before)?,
+            jobs: self.prune_jobs(jobs_before)?,
             suspended: self.prune_all(SUSPENDED, jobs_before)?,
             collections: self.prune_all(COLLECTIONS, history_before)?,
             decisions: self.prune_all(DECISIONS, history_before)?,
@@ -56,6 +58,36 @@ impl Store {
             intents: self.prune_all(INTENTS, history_before)?,
             delivered: self.prune_all(DELIVERED, jobs_before)?,
         })
+    }
+
+    /// What goes is taken off the totals in the same transaction.
+    fn prune_jobs(&mut self, before: Epoch) -> Result<usize, StoreError> {
+        let mut removed = 0;
+        loop {
+            let rows = self.transaction("removing old jobs", |tx| {
+                let mut clusters = tx.prepare_cached("SELECT id FROM clusters")?;
+                let clusters =
+                    clusters.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+                let mut gone = 0;
+                for cluster in clusters {
+                    let mut totals = Ledgered::of(tx, cluster)?;
+                    let mut old = tx.prepare_cached(&format!("{JOBS} RETURNING runaway, {RECORD}"))?;
+                    let mut rows = old.query(params![cluster, before, count(ROWS_PER_TRANSACTION)])?;
+                    while let Some(row) = rows.next()? {
+                        gone += 1;
+                        if !row.get::<_, bool>(0)? {
+                            totals.take_off(&StoredJob::read(row, 1)?)?;
+                        }
+                    }
+                    totals.store()?;
+                }
+                Ok::<usize, Fault>(gone)
+            })?;
+            removed += rows;
+            if rows < ROWS_PER_TRANSACTION {
+                return Ok(removed);
+            }
+        }
     }
 
     fn prune_all(&mut self, sql: &str, before: Epoch) -> Result<usize, StoreError> {
@@ -99,8 +131,9 @@ impl Store {
 
 /// Not those that wait to be told to AMIE: they are the only trace of what has to be told.
 const JOBS: &str = "DELETE FROM jobs WHERE seq IN (\
-    SELECT seq FROM clusters JOIN jobs ON jobs.cluster = clusters.id WHERE ended < ?1 AND NOT EXISTS (\
-    SELECT 1 FROM amie_waiting AS w WHERE w.cluster = clusters.name AND w.dbindex = jobs.dbindex) LIMIT ?2)";
+    SELECT seq FROM jobs WHERE cluster = ?1 AND ended < ?2 AND NOT EXISTS (\
+    SELECT 1 FROM amie_waiting AS w JOIN clusters ON clusters.name = w.cluster \
+    WHERE clusters.id = ?1 AND w.dbindex = jobs.dbindex) LIMIT ?3)";
 
 const SUSPENDED: &str = "DELETE FROM suspended WHERE (cluster, edge, dbindex) IN (\
     SELECT cluster, edge, dbindex FROM suspended AS s WHERE edge < ?1 AND NOT EXISTS (\

@@ -9,7 +9,7 @@ use rusqlite::Transaction;
 pub(super) const APPLICATION_ID: i64 = 0x5353_4131;
 
 /// Every step. The n-th (from 1) brings a file from `user_version` n - 1 to n.
-const STEPS: [&str; 5] = [FIRST, REPORTS, AMIE, SOURCE_QUOTAS, AMIE_STORAGE];
+pub(super) const STEPS: [&str; 6] = [FIRST, REPORTS, AMIE, SOURCE_QUOTAS, AMIE_STORAGE, SCALE];
 
 /// The newest schema this program knows.
 pub(super) const NEWEST: i64 = STEPS.len() as i64;
@@ -300,6 +300,72 @@ CREATE TABLE amie_storage (
 ) STRICT, WITHOUT ROWID;
 
 ALTER TABLE amie_records ADD COLUMN account TEXT NOT NULL DEFAULT '';
+";
+
+/// Texts of jobs are kept once each and jobs name them by number; totals of ended jobs are kept beside them, changed in the
+/// transaction that changes a job. Ids of windows never come back, so that rows left behind by one belong to nobody.
+const SCALE: &str = "
+CREATE TABLE names (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+INSERT INTO names (name)
+    SELECT account FROM jobs UNION SELECT user FROM jobs UNION SELECT state FROM jobs UNION SELECT part FROM jobs
+    UNION SELECT qos FROM jobs;
+
+CREATE TABLE jobs_by_number (
+    seq INTEGER PRIMARY KEY,
+    cluster INTEGER NOT NULL,
+    dbindex INTEGER NOT NULL,
+    job_id INTEGER NOT NULL,
+    submit INTEGER NOT NULL,
+    eligible INTEGER,
+    started INTEGER,
+    ended INTEGER,
+    suspended_s INTEGER NOT NULL,
+    elapsed_s INTEGER NOT NULL,
+    account INTEGER NOT NULL,
+    user INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    part INTEGER NOT NULL,
+    qos INTEGER NOT NULL,
+    assoc_id INTEGER,
+    alloc TEXT NOT NULL,
+    runaway INTEGER NOT NULL DEFAULT 0
+) STRICT;
+INSERT INTO jobs_by_number
+    SELECT seq, cluster, dbindex, job_id, submit, eligible, started, ended, suspended_s, elapsed_s,
+        (SELECT id FROM names WHERE name = account), (SELECT id FROM names WHERE name = user),
+        (SELECT id FROM names WHERE name = state), (SELECT id FROM names WHERE name = part),
+        (SELECT id FROM names WHERE name = qos), assoc_id, alloc, runaway
+    FROM jobs ORDER BY seq;
+DROP TABLE jobs;
+ALTER TABLE jobs_by_number RENAME TO jobs;
+CREATE UNIQUE INDEX jobs_key ON jobs (cluster, dbindex);
+CREATE UNIQUE INDEX jobs_incarnation ON jobs (job_id, submit, cluster);
+CREATE INDEX jobs_ended ON jobs (cluster, ended);
+CREATE INDEX jobs_runaway ON jobs (cluster) WHERE runaway = 1;
+
+CREATE TABLE totals_windows (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    cluster INTEGER NOT NULL REFERENCES clusters (id),
+    window_from INTEGER NOT NULL,
+    window_until INTEGER NOT NULL,
+    jobs INTEGER NOT NULL,
+    inexact INTEGER NOT NULL,
+    wanted INTEGER NOT NULL,
+    UNIQUE (cluster, window_from, window_until)
+) STRICT;
+
+CREATE TABLE totals (
+    window INTEGER NOT NULL,
+    account INTEGER NOT NULL,
+    user INTEGER NOT NULL,
+    used TEXT NOT NULL,
+    PRIMARY KEY (window, account, user)
+) STRICT, WITHOUT ROWID;
+
+DELETE FROM counters WHERE name = 'generation';
 ";
 
 /// Takes a file from `found` to [`NEWEST`], inside the caller's transaction.

@@ -1,5 +1,10 @@
 //! The emulated world in a directory, with the real binary run on it: what a person at a terminal sees of `--emulator`.
 
+#![allow(
+    dead_code,
+    reason = "each test crate compiles all of this and uses a part; expect would fail where all is used"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;

@@ -38,8 +38,7 @@ pub(super) async fn reset_all(
         let all: BTreeSet<AccountName> = resets.iter().map(|(account, _)| account.clone()).collect();
         let mut taken = BTreeSet::new();
         let (mut independent, mut below): (Vec<_>, Vec<_>) = resets.into_iter().partition(|(account, _)| {
-            let above = ancestors(account, before);
-            taken.insert(account.clone()) && !above.iter().any(|above| all.contains(above))
+            taken.insert(account.clone()) && !ancestors(account, before).any(|above| all.contains(above))
         });
         if independent.is_empty() {
             // Accounts in a circle: no Slurm has been seen to show one, and it must not hold the cycle.

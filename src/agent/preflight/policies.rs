@@ -90,7 +90,7 @@ pub(super) fn allowed(
     const CHECK: &str = "accounts.allowed";
     let there = granted.iter().filter(|name| observed.accounts.contains_key(**name));
     let refused: Vec<String> =
-        there.filter_map(|name| config.accounts.allows(name, &ancestors(name, observed)).err()).collect();
+        there.filter_map(|name| config.accounts.allows(name, ancestors(name, observed)).err()).collect();
     if refused.is_empty() {
         return vec![Finding::ok(CHECK, "no allocation is of an account that may not be changed")];
     }

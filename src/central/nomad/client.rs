@@ -21,8 +21,6 @@ const NAME_BYTES_MAX: usize = 128;
 pub const WAIT_MAX: Duration = Duration::from_secs(600);
 /// The server adds up to this share of the wait, so that not all clients come back at once.
 const JITTER_SHARE: u32 = 16;
-/// What a network and a busy server may add to that.
-const ANSWER_TIME: Duration = Duration::from_secs(5);
 
 /// An answer and the index of the state that it shows.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +34,8 @@ pub struct Indexed<T> {
 /// One Nomad.
 pub struct NomadClient {
     http: Http,
+    /// What network and server may take besides the wait of a blocking query.
+    answer_time: Duration,
 }
 
 impl fmt::Debug for NomadClient {
@@ -77,7 +77,8 @@ fn not_there(error: CentralError, name: &str) -> CentralError {
 impl NomadClient {
     /// Prepares a client; no connection is made. Errors are of class misconfigured.
     pub fn new(connection: &Connection, surroundings: Surroundings) -> Result<Self, CentralError> {
-        Ok(Self { http: connection.open("/v1/", ("x-nomad-token", ""), surroundings)? })
+        let http = connection.open("/v1/", ("x-nomad-token", ""), surroundings)?;
+        Ok(Self { http, answer_time: connection.timeout })
     }
 
     /// The shared part: clock skew, name.
@@ -112,7 +113,7 @@ impl NomadClient {
         if index > 0 {
             query.push(("index", index.to_string()));
             query.push(("wait", duration_text(wait)));
-            call.timeout = Some(wait + wait / JITTER_SHARE + ANSWER_TIME);
+            call.timeout = Some(wait + wait / JITTER_SHARE + self.answer_time);
         }
         call.query = &query;
         let answer = self.http.send(call).await?;

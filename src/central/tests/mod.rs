@@ -2,9 +2,13 @@
 //! with the emulated server, so that errors of the two cannot cancel out. Nothing sleeps: waits are noted, not waited.
 
 mod amie;
+mod blocking;
+mod datarobot;
 mod http;
+mod nomad;
 mod tls;
 mod waldur;
+mod waldur_quotas;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,7 +17,7 @@ use secrecy::SecretString;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::Surroundings;
+use super::{Connection, Surroundings};
 use crate::core::name::SourceName;
 use crate::core::time::Epoch;
 
@@ -159,6 +163,26 @@ pub fn source() -> SourceName {
 
 pub fn secret() -> SecretString {
     SecretString::from(SECRET)
+}
+
+/// How a server is reached that answers each request of a test once.
+pub fn connection(server: &Server) -> Connection {
+    Connection {
+        name: source(),
+        url: server.url.clone(),
+        token: secret(),
+        ca_file: None,
+        proxy: None,
+        timeout: Duration::from_secs(30),
+        response_bytes_max: 10_000_000,
+        attempts_max: 3,
+    }
+}
+
+/// One part of the fixture of an API page.
+pub fn page(path: &str, part: &str) -> serde_json::Value {
+    let page: serde_json::Value = serde_json::from_str(&fixture(path)).unwrap();
+    page.get(part).unwrap_or_else(|| panic!("{path} has no {part}")).clone()
 }
 
 /// Everything a person or a log could get to see of an error.

@@ -1,5 +1,6 @@
 //! One verb per endpoint of Waldur.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::list::{fetch_list, page_rows};
+use super::usage_rows::{Rows, Source, UsageRows};
 use super::wire;
 use crate::central::error::CentralError;
 use crate::central::http::{self, Call, Http, HttpSettings};
@@ -61,6 +63,7 @@ pub struct WaldurClient {
     base: Url,
     source: SourceName,
     offering: String,
+    usage_rows: UsageRows,
 }
 
 impl fmt::Debug for WaldurClient {
@@ -99,7 +102,13 @@ impl WaldurClient {
             },
             surroundings,
         )?;
-        Ok(Self { http, base, source: settings.name.clone(), offering: settings.offering.clone() })
+        Ok(Self {
+            http,
+            base,
+            source: settings.name.clone(),
+            offering: settings.offering.clone(),
+            usage_rows: UsageRows::default(),
+        })
     }
 
     /// The shared part: clock skew, name.
@@ -226,21 +235,32 @@ impl WaldurClient {
             let body = wire::component_usage_body(usage);
             self.post(&format!("{USAGES}set_usage/"), &body, Repeat::Absolute).await?;
         }
-        if usage.users.values().all(|users| users.is_empty()) {
+        let of_users = usage.users.iter().filter(|(_, users)| !users.is_empty());
+        let components: BTreeSet<&str> = of_users.map(|(component, _)| component.as_str()).collect();
+        if components.is_empty() {
             return Ok(());
         }
-        let rows = self.component_usages(&usage.allocation, Some(&usage.month)).await?;
+        let source = Source { http: &self.http, path: USAGES, offering: &self.offering };
+        let (resource, month) = (usage.allocation.as_str(), usage.month.as_str());
+        let (rows, remembered) = self.usage_rows.of(&source, resource, month, &components).await?;
+        match self.post_user_usages(usage, &rows).await {
+            Err(CentralError::Refused { status: 404, .. }) if remembered => {
+                self.usage_rows.forget(resource, month).await;
+                let (rows, _) = self.usage_rows.of(&source, resource, month, &components).await?;
+                self.post_user_usages(usage, &rows).await
+            }
+            posted => posted,
+        }
+    }
+
+    async fn post_user_usages(&self, usage: &ComponentUsage, rows: &Rows) -> Result<(), CentralError> {
         for (component, users) in usage.users.iter().filter(|(_, users)| !users.is_empty()) {
-            let uuid = rows
-                .iter()
-                .find(|row| row.get("type").and_then(Value::as_str) == Some(component))
-                .and_then(|row| row.get("uuid").and_then(Value::as_str))
-                .ok_or_else(|| CentralError::Unaddressed {
-                    what: format!(
-                        "the server has no usage of component {component} of resource {} in {}",
-                        usage.allocation, usage.month
-                    ),
-                })?;
+            let uuid = rows.get(component).ok_or_else(|| CentralError::Unaddressed {
+                what: format!(
+                    "the server has no usage of component {component} of resource {} in {}",
+                    usage.allocation, usage.month
+                ),
+            })?;
             let path = format!("{USAGES}{}/set_user_usages/", segment("component usage", uuid)?);
             let users: Vec<_> = users.iter().collect();
             for part in users.chunks(USERS_MAX) {

@@ -42,7 +42,7 @@ pub struct QuotaFilter {
 pub struct QuotaWrite {
     /// The new limit.
     pub limit: Option<Bound>,
-    /// The new threshold.
+    /// The new threshold; 0 takes it away.
     pub threshold: Option<Exact>,
 }
 

@@ -371,7 +371,8 @@ pub(super) fn quota(row: &Value) -> Result<BudgetQuota, Misfit> {
         }
         limit => Bound::AtMost(limit),
     };
-    let threshold = fields.number("threshold")?;
+    // 0 is the server's default, with which nobody is warned.
+    let threshold = fields.number("threshold")?.filter(|threshold| *threshold != Exact::ZERO);
     if let Some(threshold) = threshold.filter(|threshold| threshold.is_negative()) {
         return Err(Misfit::new("threshold", format!("{threshold} is below 0")));
     }

@@ -15,6 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 /// Orders the end of a connection.
 #[derive(Debug, Clone)]
 pub(super) struct Cutter {
+    /// Number of the connection, from 1.
+    pub number: u64,
     /// Bytes of the next answer's body that still go out; `WHOLE` when all of it does.
     body_bytes: Arc<AtomicU64>,
 }
@@ -25,8 +27,8 @@ const WHOLE: u64 = u64::MAX;
 const NOTHING: u64 = u64::MAX - 1;
 
 impl Cutter {
-    fn new() -> Self {
-        Self { body_bytes: Arc::new(AtomicU64::new(WHOLE)) }
+    fn new(number: u64) -> Self {
+        Self { number, body_bytes: Arc::new(AtomicU64::new(WHOLE)) }
     }
 
     /// The next answer does not go out at all.
@@ -47,21 +49,31 @@ impl Connected<IncomingStream<'_, CuttableListener>> for Cutter {
 }
 
 /// A listener whose connections can be cut.
-pub(super) struct CuttableListener(pub TcpListener);
+pub(super) struct CuttableListener {
+    pub listener: TcpListener,
+    /// Connections so far.
+    pub accepted: u64,
+}
 
 impl Listener for CuttableListener {
     type Io = CuttableStream;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (stream, address) = Listener::accept(&mut self.0).await;
-        let stream =
-            CuttableStream { stream, cutter: Cutter::new(), head: Vec::new(), body_at: None, sent: 0 };
+        let (stream, address) = Listener::accept(&mut self.listener).await;
+        self.accepted += 1;
+        let stream = CuttableStream {
+            stream,
+            cutter: Cutter::new(self.accepted),
+            head: Vec::new(),
+            body_at: None,
+            sent: 0,
+        };
         (stream, address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.0.local_addr()
+        self.listener.local_addr()
     }
 }
 

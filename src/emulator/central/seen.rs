@@ -15,6 +15,8 @@ pub struct SeenRequest {
     pub body: String,
     /// What it was answered with, whether or not the answer arrived; 0 while it is held or left without one.
     pub status: u16,
+    /// Number of the connection that it came over, from 1.
+    pub connection: u64,
 }
 
 /// The newest requests, oldest first.

@@ -1,6 +1,6 @@
 //! From the socket to the servers' code and back: reads requests, lets faults happen, keeps the state, answers.
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,6 +9,8 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderName, HeaderValue, Response, header};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +27,9 @@ use super::{Shared, admin, amie, clock, datarobot, file, lock, nomad, waldur};
 
 /// Largest body that is read; beyond it the answer is 413 whoever asks.
 const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Answers from this size on are compressed for who takes that; below it the head outweighs the body.
+const GZIP_BYTES_MIN: usize = 1024;
 
 /// Headers that carry credentials and are not remembered.
 const SECRET_HEADERS: [&str; 4] = ["authorization", "xa-api-key", "x-nomad-token", "cookie"];
@@ -43,7 +48,8 @@ pub(super) async fn serve(
 ) -> io::Result<()> {
     let service = Service { shared, stop: stop.clone() };
     let router = Router::new().fallback(handle).with_state(service);
-    axum::serve(CuttableListener(listener), router.into_make_service_with_connect_info::<Cutter>())
+    let listener = CuttableListener { listener, accepted: 0 };
+    axum::serve(listener, router.into_make_service_with_connect_info::<Cutter>())
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
 }
@@ -66,7 +72,7 @@ async fn handle(
         headers: parts.headers,
         body: body.to_vec(),
     };
-    let outcome = answer(&service.shared, &request);
+    let outcome = answer(&service.shared, &request, cutter.number);
     let fault = outcome.disturbance.fault.as_ref();
     if fault == Some(&FaultKind::Hang) {
         // Nothing is said until the server stops or the client has had enough.
@@ -97,6 +103,9 @@ async fn handle(
     };
     if let Some(fault) = fault {
         answer = faults::spoil(fault, answer);
+    }
+    if takes_gzip(&request) {
+        answer = gzipped(answer);
     }
     match fault {
         Some(FaultKind::Cut | FaultKind::AnswerLost | FaultKind::Hang) => cutter.cut_before_answer(),
@@ -158,7 +167,7 @@ struct Outcome {
 }
 
 /// Handles one request alone, with the state on disk before it returns.
-fn answer(shared: &Mutex<Shared>, request: &Request) -> Outcome {
+fn answer(shared: &Mutex<Shared>, request: &Request, connection: u64) -> Outcome {
     let mut guard = lock(shared);
     let shared = &mut *guard;
     let backup = shared.file.is_some().then(|| shared.state.clone());
@@ -198,7 +207,7 @@ fn answer(shared: &Mutex<Shared>, request: &Request) -> Outcome {
     let held = held_for.map(|wait| hold(shared, wait));
     let silent = held.is_some() || disturbance.fault == Some(FaultKind::Hang);
     let status = if silent { 0 } else { answer.status.as_u16() };
-    let serial = (!admin_door).then(|| shared.seen.remember(seen(request, status)));
+    let serial = (!admin_door).then(|| shared.seen.remember(seen(request, status, connection)));
     Outcome { answer, held, disturbance, serial: serial.filter(|_| silent) }
 }
 
@@ -224,7 +233,7 @@ fn date_header(state: &CentralState, fault: Option<&FaultKind>) -> String {
     httpdate::fmt_http_date(clock::saturating_add(state.now(), skew).into())
 }
 
-fn seen(request: &Request, status: u16) -> SeenRequest {
+fn seen(request: &Request, status: u16, connection: u64) -> SeenRequest {
     let headers = request
         .headers
         .iter()
@@ -237,7 +246,27 @@ fn seen(request: &Request, status: u16) -> SeenRequest {
         headers,
         body: String::from_utf8_lossy(&request.body).into_owned(),
         status,
+        connection,
     }
+}
+
+fn takes_gzip(request: &Request) -> bool {
+    let accepted = request.headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
+    accepted.is_some_and(|list| list.split(',').any(|one| one.trim().eq_ignore_ascii_case("gzip")))
+}
+
+/// The answer as a server behind a compressing proxy sends it; short ones stay as they are.
+fn gzipped(answer: Answer) -> Answer {
+    if answer.body.len() < GZIP_BYTES_MIN {
+        return answer;
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let written = encoder.write_all(&answer.body).and_then(|()| encoder.finish());
+    let Ok(body) = written else { return answer };
+    let mut headers = answer.headers;
+    headers.push(("content-encoding", "gzip".to_owned()));
+    headers.push(("vary", "accept-encoding".to_owned()));
+    Answer { body, headers, ..answer }
 }
 
 fn response(answer: Answer, date: Option<String>) -> Response<Body> {

@@ -86,6 +86,8 @@ fn turn(store: &mut Store, n: u64) {
 fn child_writer() {
     let path = std::env::var_os(CHILD_STORE).expect("the parent says where the store is");
     let mut store = Store::open(Path::new(&path)).unwrap();
+    let windows = [(0, 150), (150, 1000)].map(|(from, until)| Window::new(Epoch(from), Epoch(until)));
+    store.keep_totals(&cluster(), &windows.into(), Epoch(0)).unwrap();
     let mut out = std::io::stdout();
     let first = store.get_cursor("turns").unwrap().unwrap_or(0) + 1;
     writeln!(out, "\nopen").unwrap();
@@ -116,6 +118,11 @@ fn check_whole(store: &Store, acknowledged: u64) {
     assert_eq!(number("SELECT count(*) FROM suspended"), collections * BATCH);
     assert_eq!(number("SELECT coalesce(max(seq), 0) FROM jobs"), collections * BATCH);
     assert_eq!(store.watermark(&cluster()).unwrap().map_or(0, |at| at.0.cast_unsigned()), collections);
+
+    for recount in store.recount(&cluster()).unwrap() {
+        assert_eq!(recount.kept, recount.counted, "{:?}", recount.window);
+        assert_eq!(recount.kept.jobs, collections * BATCH);
+    }
 
     let settled = number("SELECT count(*) FROM intents WHERE settled IS NOT NULL");
     assert!(settled >= acknowledged);

@@ -156,6 +156,24 @@ fn clusters_do_not_see_each_others_jobs_and_a_foreign_record_stores_nothing() {
 }
 
 #[test]
+fn a_window_in_parts_is_logged_once_with_all_that_became_of_its_records() {
+    let place = Place::new();
+    let mut store = place.open();
+    let name = cluster();
+    let records = [job(1, 100, Some(200)), job(2, 100, Some(200)), job(3, 100, Some(200))];
+    let part = Collection { more: true, watermark: Some(Epoch(5000)), ..collection(&name, &records[..2]) };
+    let before = store.put_collection(&part).unwrap();
+    assert_eq!((before.new, store.watermark(&name).unwrap()), (2, None));
+    assert_eq!(store.last_collections(9).unwrap(), []);
+    let last = Collection { before, watermark: Some(Epoch(5000)), ..collection(&name, &records[1..]) };
+    assert_eq!(store.put_collection(&last).unwrap().new, 1);
+    let log = store.last_collections(9).unwrap();
+    assert_eq!(log.len(), 1);
+    assert_eq!(log[0].collected, Collected { new: 3, unchanged: 1, ..Collected::default() });
+    assert_eq!(store.watermark(&name).unwrap(), Some(Epoch(5000)));
+}
+
+#[test]
 fn a_collection_moves_the_watermark_only_when_it_says_so_and_is_logged() {
     let place = Place::new();
     let mut store = place.open();

@@ -6,6 +6,7 @@ mod ledger;
 mod messages;
 mod opening;
 mod promises;
+mod totals;
 
 use std::path::PathBuf;
 
@@ -75,6 +76,8 @@ fn collection<'a>(cluster: &'a ClusterName, records: &'a [JobRecord]) -> Collect
         now: Epoch(10_000),
         watermark: None,
         records,
+        before: Collected::default(),
+        more: false,
         suspended: &[],
         rejected: 0,
         reject_samples: Vec::new(),

@@ -410,25 +410,74 @@ fn network_file_systems_are_known_by_their_numbers() {
     }
 }
 
-#[test]
-fn a_store_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_it() {
+/// A file as the program wrote it that knew only the first `steps` of the schema, with the given rows.
+fn written_by_schema(steps: usize, rows: &str) -> Place {
     let place = Place::new();
-    let mut store = place.open();
-    put(&mut store, &[job(1, 100, Some(200))]);
-    drop(store);
+    fs::create_dir(place.path.parent().unwrap()).unwrap();
     let conn = rusqlite::Connection::open(&place.path).unwrap();
-    conn.execute_batch(
-        "DROP TABLE reports; DROP TABLE amie_records; DROP TABLE amie_waiting; DROP TABLE amie_failures; \
-             DROP TABLE amie_words; DROP TABLE source_quotas; DROP TABLE amie_storage; PRAGMA user_version = 1",
-    )
-    .unwrap();
-    drop(conn);
-    assert!(matches!(Store::open_reader(&place.path).unwrap_err(), StoreError::Older { found: 1, .. }));
-    let mut store = place.open();
-    assert_eq!(jobs_in(&store, 0, 1000).len(), 1);
-    store.put_report("cycle", &1, Epoch(5)).unwrap();
-    drop(store);
-    assert_eq!(Store::open_reader(&place.path).unwrap().last_report("cycle").unwrap(), Some((1, Epoch(5))));
+    conn.execute_batch("PRAGMA page_size = 8192; PRAGMA journal_mode = WAL").unwrap();
+    conn.execute_batch(&schema::STEPS[..steps].concat()).unwrap();
+    conn.execute_batch(rows).unwrap();
+    conn.pragma_update(None, "application_id", schema::APPLICATION_ID).unwrap();
+    conn.pragma_update(None, "user_version", steps as i64).unwrap();
+    place
+}
+
+#[test]
+fn a_store_of_every_older_schema_is_brought_up_to_date_with_all_that_is_in_it() {
+    let columns = "seq, cluster, dbindex, job_id, submit, eligible, started, ended, suspended_s, elapsed_s, account, \
+         user, state, part, qos, assoc_id, alloc, runaway";
+    let rows = format!(
+        "INSERT INTO clusters VALUES (1, 'hpc', 4000), (2, 'other', NULL);
+         INSERT INTO counters VALUES ('seq', 9), ('generation', 3);
+         INSERT INTO jobs ({columns}) VALUES
+             (3, 1, 1, 1, 90, 91, 100, 200, 0, 100, 'bio42', 'alice', 'COMPLETED', 'normal', 'normal', 7, \
+              'billing=4,cpu=4,mem=4096', 0),
+             (5, 1, 2, 2, 90, 91, 100, NULL, 0, 5, 'bio42', 'alice', 'RUNNING', 'normal', 'normal', 7, \
+              'billing=4,cpu=4,mem=4096', 1),
+             (9, 1, -1, 3, 90, NULL, 100, 300, 30, 5, '', 'bio42', 'a|b' || char(0) || 'é', 'normal', '', NULL, '', 0),
+             (4, 2, 1, 1, 90, 91, 100, 200, 0, 100, 'bio42', 'bob', 'COMPLETED', 'normal', 'normal', 7, 'cpu=1', 0);
+         INSERT INTO suspended VALUES (1, 150, -1, 20);
+         INSERT INTO marks VALUES ('ledger_from:hpc', 10);"
+    );
+    for steps in 1..schema::STEPS.len() {
+        let place = written_by_schema(steps, &rows);
+        let found = steps as i64;
+        let error = Store::open_reader(&place.path).unwrap_err();
+        assert!(matches!(error, StoreError::Older { found: told, .. } if told == found), "{error}");
+        let mut store = place.open();
+        let odd = JobRecord {
+            key: JobKey { cluster: cluster(), dbindex: u64::MAX },
+            job_id: 3,
+            eligible: None,
+            suspended_s: 30,
+            elapsed_s: 5,
+            account: "".into(),
+            user: "bio42".into(),
+            state: "a|b\0é".into(),
+            qos: "".into(),
+            assoc_id: None,
+            alloc: TresCounts::new().into(),
+            ..job(3, 100, Some(300))
+        };
+        assert_eq!(jobs_in(&store, 0, 1000), [job(1, 100, Some(200)), odd]);
+        assert_eq!(store.runaways(&cluster()).unwrap(), [job(2, 100, None)]);
+        assert_eq!(changed_after(&store, 0), [(3, 1), (9, u64::MAX)]);
+        assert_eq!(store.suspended_before(&cluster(), Window::new(Epoch(0), Epoch(999))).unwrap().len(), 1);
+        assert_eq!(store.watermark(&cluster()).unwrap(), Some(Epoch(4000)));
+        assert_eq!(store.last_success("ledger_from:hpc").unwrap(), Some(Epoch(10)));
+        // Another incarnation of a stored job is still known as one, and the next change comes after all others.
+        let moved = JobRecord { job_id: 1, ..job(77, 100, Some(400)) };
+        assert_eq!(put(&mut store, &[moved]), Collected { new: 1, rekeyed: 1, ..Collected::default() });
+        assert_eq!(changed_after(&store, 9), [(10, 77)]);
+        store.put_report("cycle", &1, Epoch(5)).unwrap();
+        store.integrity().unwrap();
+        drop(store);
+        assert_eq!(
+            Store::open_reader(&place.path).unwrap().last_report("cycle").unwrap(),
+            Some((1, Epoch(5)))
+        );
+    }
 }
 
 #[test]

@@ -1,0 +1,324 @@
+//! Records of one collection on their way into the ledger.
+//!
+//! New records go in by groups, one statement for each group. A group in which any record meets a stored one is taken
+//! back and its records are put one by one. Totals change with every record, in the same transaction.
+
+use rusqlite::{CachedStatement, OptionalExtension, Row, Transaction, params};
+
+use super::columns::{bits, write_counts};
+use super::cursors;
+use super::jobs::Collected;
+use super::names::NameIds;
+use super::totals::Ledgered;
+use crate::core::job::{JobRecord, SuspendedBefore};
+
+/// Records in one statement: more gain little, and 32 rows of 17 values stay far below SQLite's 32,766 parameters.
+const GROUP: usize = 32;
+
+/// Values of one row.
+const VALUES: usize = 17;
+
+/// The columns of a job that come from Slurm, in the order of [`StoredJob::read`].
+pub(super) const RECORD: &str = "dbindex, job_id, account, user, state, submit, eligible, started, ended, suspended_s, \
+     elapsed_s, part, qos, assoc_id, alloc";
+
+/// A job as its row holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct StoredJob {
+    pub(super) dbindex: i64,
+    pub(super) job_id: i64,
+    pub(super) account: i64,
+    pub(super) user: i64,
+    pub(super) state: i64,
+    pub(super) submit: i64,
+    pub(super) eligible: Option<i64>,
+    pub(super) started: Option<i64>,
+    pub(super) ended: Option<i64>,
+    pub(super) suspended_s: i64,
+    pub(super) elapsed_s: i64,
+    pub(super) part: i64,
+    pub(super) qos: i64,
+    pub(super) assoc_id: Option<i64>,
+    pub(super) alloc: String,
+}
+
+impl StoredJob {
+    /// Reads [`RECORD`] from column `first` on.
+    pub(super) fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<StoredJob> {
+        Ok(StoredJob {
+            dbindex: row.get(first)?,
+            job_id: row.get(first + 1)?,
+            account: row.get(first + 2)?,
+            user: row.get(first + 3)?,
+            state: row.get(first + 4)?,
+            submit: row.get(first + 5)?,
+            eligible: row.get(first + 6)?,
+            started: row.get(first + 7)?,
+            ended: row.get(first + 8)?,
+            suspended_s: row.get(first + 9)?,
+            elapsed_s: row.get(first + 10)?,
+            part: row.get(first + 11)?,
+            qos: row.get(first + 12)?,
+            assoc_id: row.get(first + 13)?,
+            alloc: row.get(first + 14)?,
+        })
+    }
+
+    /// Makes this the row of a record; the room of `alloc` is used again.
+    fn set(&mut self, tx: &Transaction<'_>, names: &mut NameIds, record: &JobRecord) -> rusqlite::Result<()> {
+        write_counts(&record.alloc, &mut self.alloc);
+        self.dbindex = bits(record.key.dbindex);
+        self.job_id = bits(record.job_id);
+        self.account = names.id(tx, &record.account)?;
+        self.user = names.id(tx, &record.user)?;
+        self.state = names.id(tx, &record.state)?;
+        self.submit = record.submit.0;
+        self.eligible = record.eligible.map(|at| at.0);
+        self.started = record.start.map(|at| at.0);
+        self.ended = record.end.map(|at| at.0);
+        self.suspended_s = bits(record.suspended_s);
+        self.elapsed_s = bits(record.elapsed_s);
+        self.part = names.id(tx, &record.partition)?;
+        self.qos = names.id(tx, &record.qos)?;
+        self.assoc_id = record.assoc_id.map(bits);
+        Ok(())
+    }
+
+    /// Binds the values of a row whose first is the parameter after `before`.
+    fn bind(
+        &self,
+        statement: &mut CachedStatement<'_>,
+        before: usize,
+        seq: i64,
+        cluster: i64,
+    ) -> rusqlite::Result<()> {
+        let numbers =
+            [seq, cluster, self.dbindex, self.job_id, self.account, self.user, self.state, self.submit];
+        let mut place = before;
+        for number in numbers {
+            place += 1;
+            statement.raw_bind_parameter(place, number)?;
+        }
+        for number in [self.eligible, self.started, self.ended] {
+            place += 1;
+            statement.raw_bind_parameter(place, number)?;
+        }
+        for number in [self.suspended_s, self.elapsed_s, self.part, self.qos] {
+            place += 1;
+            statement.raw_bind_parameter(place, number)?;
+        }
+        statement.raw_bind_parameter(place + 1, self.assoc_id)?;
+        statement.raw_bind_parameter(place + 2, self.alloc.as_str())
+    }
+}
+
+/// The statements of one collection, prepared once.
+pub(super) struct Putting<'tx> {
+    tx: &'tx Transaction<'tx>,
+    cluster: i64,
+    seq: i64,
+    names: &'tx mut NameIds,
+    totals: Ledgered<'tx>,
+    /// Records that wait for their group to be full, then room for more.
+    group: Vec<StoredJob>,
+    waiting: usize,
+    /// Whether the last records were new; else each is looked up first.
+    new_ones: bool,
+    collected: Collected,
+    insert_group: CachedStatement<'tx>,
+    insert: CachedStatement<'tx>,
+    find: CachedStatement<'tx>,
+    replace: CachedStatement<'tx>,
+    rivals: CachedStatement<'tx>,
+}
+
+impl<'tx> Putting<'tx> {
+    pub(super) fn new(
+        tx: &'tx Transaction<'tx>,
+        cluster: i64,
+        names: &'tx mut NameIds,
+    ) -> rusqlite::Result<Putting<'tx>> {
+        let row = |first: usize| {
+            let values: Vec<String> = (first..first + VALUES).map(|place| format!("?{place}")).collect();
+            format!("({})", values.join(", "))
+        };
+        let rows: Vec<String> = (0..GROUP).map(|place| row(place * VALUES + 1)).collect();
+        let insert = |rows: &str| {
+            tx.prepare_cached(&format!(
+                "INSERT INTO jobs (seq, cluster, {RECORD}) VALUES {rows} ON CONFLICT DO NOTHING"
+            ))
+        };
+        Ok(Putting {
+            tx,
+            cluster,
+            seq: cursors::counter(tx, "seq")?,
+            names,
+            totals: Ledgered::of(tx, cluster)?,
+            group: vec![StoredJob::default(); GROUP],
+            waiting: 0,
+            new_ones: true,
+            collected: Collected::default(),
+            insert_group: insert(&rows.join(", "))?,
+            insert: insert(&row(1))?,
+            find: tx.prepare_cached(&format!(
+                "SELECT runaway, {RECORD} FROM jobs WHERE cluster = ?1 AND dbindex = ?2"
+            ))?,
+            replace: tx.prepare_cached(
+                "UPDATE jobs SET seq = ?1, job_id = ?4, account = ?5, user = ?6, state = ?7, submit = ?8, \
+                 eligible = ?9, started = ?10, ended = ?11, suspended_s = ?12, elapsed_s = ?13, part = ?14, qos = ?15, \
+                 assoc_id = ?16, alloc = ?17, runaway = runaway AND ?11 IS NULL WHERE cluster = ?2 AND dbindex = ?3",
+            )?,
+            rivals: tx.prepare_cached(&format!(
+                "DELETE FROM jobs WHERE job_id = ?2 AND submit = ?3 AND cluster = ?1 AND dbindex <> ?4 \
+                 RETURNING runaway, {RECORD}"
+            ))?,
+        })
+    }
+
+    pub(super) fn put(&mut self, record: &JobRecord) -> rusqlite::Result<()> {
+        self.group[self.waiting].set(self.tx, self.names, record)?;
+        self.waiting += 1;
+        if self.waiting == GROUP { self.put_group() } else { Ok(()) }
+    }
+
+    /// Puts what waits.
+    fn put_group(&mut self) -> rusqlite::Result<()> {
+        let waiting = std::mem::take(&mut self.waiting);
+        if self.new_ones && waiting == GROUP && self.insert_all()? {
+            return Ok(());
+        }
+        let before = self.collected.new;
+        for place in 0..waiting {
+            let job = std::mem::take(&mut self.group[place]);
+            self.put_one(&job)?;
+            self.group[place] = job;
+        }
+        self.new_ones = self.collected.new - before == waiting;
+        Ok(())
+    }
+
+    /// Inserts a full group; `false` when one of it met a stored row, then none of it is stored.
+    fn insert_all(&mut self) -> rusqlite::Result<bool> {
+        let mut seq = self.seq;
+        for (place, job) in self.group.iter().enumerate() {
+            seq += 1;
+            job.bind(&mut self.insert_group, place * VALUES, seq, self.cluster)?;
+        }
+        let inserted = self.insert_group.raw_execute()?;
+        if inserted < GROUP {
+            self.tx
+                .prepare_cached("DELETE FROM jobs WHERE seq > ?1 AND seq <= ?2")?
+                .execute([self.seq, seq])?;
+            return Ok(false);
+        }
+        self.seq = seq;
+        self.collected.new += GROUP;
+        for job in &self.group {
+            self.totals.count(job)?;
+        }
+        Ok(true)
+    }
+
+    fn put_one(&mut self, job: &StoredJob) -> rusqlite::Result<()> {
+        let stored = self
+            .find
+            .query_row([self.cluster, job.dbindex], |row| {
+                Ok((row.get::<_, bool>(0)?, StoredJob::read(row, 1)?))
+            })
+            .optional()?;
+        let Some((runaway, stored)) = stored else {
+            if !self.write(job, false)? {
+                self.remove_rivals(job)?;
+                self.write(job, false)?;
+            }
+            self.totals.count(job)?;
+            self.collected.new += 1;
+            return Ok(());
+        };
+        if stored == *job {
+            self.collected.unchanged += 1;
+            return Ok(());
+        }
+        self.remove_rivals(job)?;
+        if !runaway {
+            self.totals.take_off(&stored)?;
+        }
+        self.write(job, true)?;
+        if !(runaway && job.ended.is_none()) {
+            self.totals.count(job)?;
+        }
+        self.collected.changed += 1;
+        Ok(())
+    }
+
+    /// Writes a job under the next number; `false` when it met a stored one.
+    fn write(&mut self, job: &StoredJob, replace: bool) -> rusqlite::Result<bool> {
+        let statement = if replace { &mut self.replace } else { &mut self.insert };
+        job.bind(statement, 0, self.seq + 1, self.cluster)?;
+        let rows = statement.raw_execute()?;
+        self.seq += i64::from(rows == 1);
+        Ok(rows == 1)
+    }
+
+    /// Removes rows of the same job and submit time under another DBIndex, with what hangs on them.
+    fn remove_rivals(&mut self, job: &StoredJob) -> rusqlite::Result<()> {
+        let gone = self
+            .rivals
+            .query_map([self.cluster, job.job_id, job.submit, job.dbindex], |row| {
+                Ok((row.get::<_, bool>(0)?, StoredJob::read(row, 1)?))
+            })?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        for (runaway, rival) in &gone {
+            if !runaway {
+                self.totals.take_off(rival)?;
+            }
+            self.tx
+                .prepare_cached("DELETE FROM suspended WHERE cluster = ?1 AND dbindex = ?2")?
+                .execute([self.cluster, rival.dbindex])?;
+        }
+        self.collected.rekeyed += gone.len();
+        Ok(())
+    }
+
+    /// Stores suspensions; what they change of totals changes with them.
+    pub(super) fn put_suspended(&mut self, all: &[SuspendedBefore]) -> rusqlite::Result<()> {
+        self.put_group()?;
+        let mut put = self.tx.prepare_cached(
+            "INSERT INTO suspended (cluster, edge, dbindex, seconds) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT DO UPDATE SET seconds = excluded.seconds",
+        )?;
+        let mut known = self.tx.prepare_cached(
+            "SELECT 1 FROM suspended WHERE cluster = ?1 AND edge = ?2 AND dbindex = ?3 AND seconds = ?4",
+        )?;
+        for before in all {
+            let dbindex = bits(before.key.dbindex);
+            let row = params![self.cluster, before.edge, dbindex, bits(before.seconds)];
+            if known.exists(row)? {
+                continue;
+            }
+            let job = self
+                .find
+                .query_row([self.cluster, dbindex], |row| {
+                    Ok((row.get::<_, bool>(0)?, StoredJob::read(row, 1)?))
+                })
+                .optional()?;
+            let counted = job.filter(|(runaway, _)| !runaway).map(|(_, job)| job);
+            if let Some(job) = &counted {
+                self.totals.take_off(job)?;
+            }
+            put.execute(row)?;
+            if let Some(job) = &counted {
+                self.totals.count(job)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts what still waits, and says what became of all.
+    pub(super) fn finish(mut self) -> rusqlite::Result<Collected> {
+        self.put_group()?;
+        self.totals.store()?;
+        cursors::put_counter(self.tx, "seq", self.seq)?;
+        Ok(self.collected)
+    }
+}

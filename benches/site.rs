@@ -391,7 +391,7 @@ impl Bench {
                 .filter_map(Decision::decided)
                 .map(|decided| Wish::of(decided, &rules.qos))
                 .collect();
-            let wanted = desired(&decisions, &wishes, &[], &observed, &rules.qos);
+            let wanted = desired(&decisions, &wishes, &[], &observed, &BTreeMap::new(), &rules.qos);
             let limits = PlanLimits {
                 changes_max: 100_000,
                 tighten_accounts_max: 100_000,

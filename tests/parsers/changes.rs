@@ -47,12 +47,11 @@ fn qos(names: &[&str], default: &str) -> Assignments {
 }
 
 fn user(set: Assignments) -> Change {
-    Change::User {
-        user: UserName::parse("bob").unwrap(),
-        account: account("edge_a"),
-        row: UserRow::Only,
-        set,
-    }
+    user_row(UserRow::Only, set)
+}
+
+fn user_row(row: UserRow, set: Assignments) -> Change {
+    Change::User { user: UserName::parse("bob").unwrap(), account: account("edge_a"), row, set }
 }
 
 fn reset() -> Change {
@@ -212,17 +211,27 @@ async fn long_and_hostile_complaints_are_cut_and_made_printable() {
 }
 
 #[tokio::test]
-async fn a_user_change_must_list_that_user_in_that_account_and_nobody_else() {
-    let bob = "  C = lab        A = edge_a               U = bob       P = debug\n  \
-               C = lab        A = edge_a               U = bob       P = small\n";
-    let alice = "  C = lab        A = edge_a               U = alice    \n";
+async fn a_user_change_must_list_that_row_of_that_user_in_that_account_and_nothing_else() {
     let heading = " Modified user associations...\n";
-    let said = complaint(&user(shares(3)), 0, &format!("{heading}{bob}"), "").await;
-    assert_eq!(said, None);
-    let said = complaint(&user(shares(3)), 0, &format!("{heading}{bob}{alice}"), "").await;
-    assert_eq!(said.unwrap(), "sacctmgr also changed edge_a/alice");
-    let said = complaint(&user(shares(3)), 0, heading, "").await;
-    assert_eq!(said.unwrap(), "sacctmgr did not list user bob and account edge_a as changed");
+    let bob = "  C = lab        A = edge_a               U = bob      \n";
+    let debug = "  C = lab        A = edge_a               U = bob       P = debug\n";
+    let small = "  C = lab        A = edge_a               U = bob       P = small\n";
+    let alice = "  C = lab        A = edge_a               U = alice    \n";
+    let only = user(shares(3));
+    let bound = user_row(UserRow::Partition("debug".into()), shares(3));
+    let cases = [
+        (&only, vec![bob], None),
+        (&bound, vec![debug], None),
+        (&only, vec![bob, alice], Some("sacctmgr also changed edge_a/alice")),
+        (&only, vec![debug, small], Some("sacctmgr also changed edge_a/bob@debug,edge_a/bob@small")),
+        (&bound, vec![debug, small], Some("sacctmgr also changed edge_a/bob@small")),
+        (&bound, vec![bob], Some("sacctmgr also changed edge_a/bob")),
+        (&only, vec![], Some("sacctmgr did not list user bob and account edge_a as changed")),
+    ];
+    for (change, rows, expected) in cases {
+        let said = complaint(change, 0, &format!("{heading}{}", rows.concat()), "").await;
+        assert_eq!(said.as_deref(), expected, "{rows:?}");
+    }
 }
 
 #[tokio::test]
@@ -288,7 +297,7 @@ async fn the_questions_are_those_that_hold_on_every_release() {
         *asked.lock().unwrap(),
         [
             "sacctmgr -nP show assoc wopl withrawqoslevel where cluster=lab format=cluster,account,parentname,user,partition,fairshare,grptresmins,\
-          maxtresmins,grptres,grpsubmitjobs,qos,defaultqos"
+          maxtresmins,grptres,grpjobs,grpsubmitjobs,maxjobs,maxsubmitjobs,qos,defaultqos"
         ]
     );
     let (slurm, asked) = answering(0, fixture!("sreport.out"), "");

@@ -145,24 +145,24 @@ fn what_is_inherited_is_what_slurmdbd_works_out_itself() {
 #[test]
 fn an_association_that_is_not_understood_is_rejected_with_the_users_below_it() {
     let check = |row: &str| {
-        let answer = format!("lab|root||||1|||||normal|\n{row}\nlab|bio||alice||1|||||normal|\n");
+        let answer = format!("lab|root||||1||||||||normal|\n{row}\nlab|bio||alice||1||||||||normal|\n");
         let observed = assoc::parse(answer.as_bytes(), &lab());
         assert_eq!((observed.accounts.len(), observed.rejected), (1, 2), "{row}");
     };
-    check("other|bio|root|||1|||||normal|");
-    check("lab|bio||||1|||||normal|");
-    check("lab|bio|root|||x|||||normal|");
-    check("lab|bio|root||||||||normal|");
-    check("lab|bio|root|||1|billing=abc||||normal|");
-    check("lab|bio|root|||1||cpu|||normal|");
-    check("lab|bio|root|||1|||mem=1.46G||normal|");
-    check("lab|bio|root|||1||||none|normal|");
-    check("lab|bio|root|||1|||||+normal,slowdown|");
-    check("lab|bio|root|||1|||||normal|a b");
-    check("lab|bio|ro ot|||1|||||normal|");
-    check("lab|bio|root|||1|||||normal");
-    check("lab|bio|root|||1|||||normal||");
-    check("lab|bio|root|||-1|||||normal|");
+    check("other|bio|root|||1||||||||normal|");
+    check("lab|bio||||1||||||||normal|");
+    check("lab|bio|root|||x||||||||normal|");
+    check("lab|bio|root|||||||||||normal|");
+    check("lab|bio|root|||1|billing=abc|||||||normal|");
+    check("lab|bio|root|||1||cpu||||||normal|");
+    check("lab|bio|root|||1|||mem=1.46G|||||normal|");
+    check("lab|bio|root|||1|||||none|||normal|");
+    check("lab|bio|root|||1||||||||+normal,slowdown|");
+    check("lab|bio|root|||1||||||||normal|a b");
+    check("lab|bio|ro ot|||1||||||||normal|");
+    check("lab|bio|root|||1||||||||normal");
+    check("lab|bio|root|||1||||||||normal||");
+    check("lab|bio|root|||-1||||||||normal|");
     check("");
 }
 

@@ -540,7 +540,10 @@ async fn usage_is_told_in_total_and_then_per_user_to_the_rows_of_that_month() {
         targets,
         [
             "set_usage/",
-            &format!("?resource_uuid={RESOURCE}&billing_period=2026-11-01&page=1&page_size=100"),
+            &format!(
+                "?offering_uuid={OFFERING}&billing_period=2026-11-01&field=uuid&field=type&field=resource_uuid\
+                 &field=billing_period&page=1&page_size=100"
+            ),
             "33333333333333333333333333330001/set_user_usages/",
             "33333333333333333333333333330002/set_user_usages/",
         ]

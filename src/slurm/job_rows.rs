@@ -14,6 +14,8 @@ pub(super) struct JobRow<'a> {
     pub job_id: u64,
     pub account: &'a [u8],
     pub user: &'a [u8],
+    /// Account, separator and user: one text for both.
+    pub account_and_user: &'a [u8],
     pub state: &'a [u8],
     pub submit: Epoch,
     pub eligible: Option<Epoch>,
@@ -72,11 +74,13 @@ fn job<'a>(row: Row<'a>, wanted: &ClusterName) -> Result<JobRow<'a>, &'static st
     if cluster != wanted && !cluster.eq_ignore_ascii_case(wanted) {
         return Err("another cluster");
     }
+    let pair_from = cluster.len() + dbindex.len() + job_id.len() + 3;
     Ok(JobRow {
         dbindex: whole(dbindex).filter(|index| *index != 0).ok_or("DBIndex is no number")?,
         job_id: whole(job_id).ok_or("JobIDRaw is no number")?,
         account,
         user,
+        account_and_user: &row.text[pair_from..pair_from + account.len() + 1 + user.len()],
         state,
         submit: instant(submit).flatten().ok_or("Submit is no time")?,
         eligible: instant(eligible).ok_or("Eligible is no time")?,

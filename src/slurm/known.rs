@@ -52,6 +52,11 @@ impl<T> Known<T> {
         self.get(number)
     }
 
+    /// Each text with its value, in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &T)> {
+        (0..).zip(&self.made).map(|(number, value)| (text_of(&self.bytes, &self.ends, number), value))
+    }
+
     #[cold]
     fn add(&mut self, text: &[u8], hash: u64, value: T) -> u32 {
         let number =

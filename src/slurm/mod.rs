@@ -23,6 +23,7 @@ pub mod scontrol;
 mod shown;
 pub mod sreport;
 pub mod sshare;
+pub mod totals;
 pub mod tres_text;
 
 use std::collections::{BTreeMap, BTreeSet};

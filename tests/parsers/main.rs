@@ -3,9 +3,13 @@
 //!
 //! fixtures/slurm/edge-22.05.8/README.md says where the answers come from.
 
+mod agree;
 mod changes;
 mod damage;
 mod jobs;
+mod reference;
+#[path = "../support/sacct_text.rs"]
+mod sacct_text;
 
 use std::collections::{BTreeMap, BTreeSet};
 

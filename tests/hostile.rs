@@ -7,7 +7,11 @@ mod support;
 
 #[path = "hostile/raw.rs"]
 mod raw;
+#[path = "hostile/secrets.rs"]
+mod secrets;
 #[path = "hostile/server.rs"]
 mod server;
+#[path = "hostile/site.rs"]
+mod site;
 #[path = "hostile/slurm.rs"]
 mod slurm;

@@ -180,6 +180,7 @@ pub async fn cycle(agent: &mut Agent, ask: &Ask) -> Result<CycleReport, AgentErr
     match observe(agent).await {
         Ok((observed, rules)) => {
             let totals = judge::totals(agent, &periods, now, ask.deep, &mut report.findings)?;
+            report.findings.extend(judge::unplaced(&totals, &observed));
             let scene = Scene { facts: &facts, periods: &periods, totals: &totals, rules: &rules };
             govern(agent, ask, &scene, observed, &mut report, now).await?;
         }

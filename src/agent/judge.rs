@@ -11,7 +11,7 @@ use super::facts::{Facts, Offer};
 use super::step::Step;
 use super::verify::{WindowAgreement, repair, verify};
 use crate::core::allocation::Allocation;
-use crate::core::association::{AccountTree, Observed};
+use crate::core::association::Observed;
 use crate::core::desired::ancestors;
 use crate::core::evaluate::{Decision, Rules, UsageFacts, evaluate};
 use crate::core::job::JobRecord;
@@ -227,9 +227,31 @@ impl Judge<'_> {
     }
 }
 
-/// The account and everything below it; empty when it is not there.
-pub fn subtree(account: &AccountName, tree: &AccountTree<'_>) -> Vec<AccountName> {
-    tree.subtree(account).into_iter().map(|below| below.account.clone()).collect()
+/// Names shown in one finding.
+const UNPLACED_SHOWN_MAX: usize = 5;
+
+/// Accounts with use and odd names whose place in the tree is not known, while rows of accounts could not be read (a separator
+/// or a line break in a name): what is used there counts for nobody.
+pub fn unplaced(totals: &Totals, observed: &Observed) -> Option<String> {
+    if observed.rejected <= observed.odd.len() {
+        return None;
+    }
+    let tree = observed.tree();
+    let placed: BTreeSet<&str> =
+        observed.accounts.keys().flat_map(|account| tree.odd_below(account)).collect();
+    let used = totals.values().flat_map(Usage::accounts);
+    // An ordinary name that is not there is an account that was deleted.
+    let names: BTreeSet<&str> =
+        used.filter(|name| !placed.contains(name) && AccountName::parse(name).is_err()).collect();
+    let shown: Vec<String> = names.iter().take(UNPLACED_SHOWN_MAX).map(|name| format!("{name:?}")).collect();
+    (!shown.is_empty()).then(|| {
+        format!(
+            "jobs of {} accounts count for no allocation, because sacctmgr's rows of them cannot be read: {}; rename or \
+             remove these accounts",
+            names.len(),
+            shown.join(", ")
+        )
+    })
 }
 
 /// Logs what changed in the decisions, all of an account as one list; numbers that move with every look are left out.

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use super::Agent;
 use super::error::AgentError;
 use super::facts::{Facts, Offer};
-use super::judge::{Periods, Totals, subtree, totals_of};
+use super::judge::{Periods, Totals, totals_of};
 use super::ledger::FIRST_JOB;
 use crate::core::allocation::Allocation;
 use crate::core::association::{AccountTree, Observed};
@@ -73,7 +73,7 @@ pub struct Outlook {
     /// Use by user.
     pub users: BTreeMap<String, UserPart>,
     /// Accounts that are counted: it and those below it.
-    pub accounts: Vec<AccountName>,
+    pub accounts: Vec<String>,
 }
 
 /// An account, or why its numbers cannot be told.
@@ -188,9 +188,9 @@ impl Scene<'_> {
     fn outlook(&self, allocation: &Allocation, policy: &Policy) -> Result<Outlook, String> {
         const NOT_KNOWN: &str = "the period is not known";
         let pair = self.periods.pairs.get(&policy.period).ok_or(NOT_KNOWN)?;
-        let below = self.tree.as_ref().map(|tree| subtree(&allocation.account, tree)).unwrap_or_default();
-        let accounts = if below.is_empty() { vec![allocation.account.clone()] } else { below };
-        let names = || accounts.iter().map(AccountName::as_str);
+        let below = self.tree.as_ref().map(|tree| tree.names(&allocation.account)).unwrap_or_default();
+        let accounts = if below.is_empty() { vec![allocation.account.to_string()] } else { below };
+        let names = || accounts.iter().map(String::as_str);
         let sum = |window: Window| self.totals.get(&window).map(|usage| usage.sum(names()));
         let usage = UsageFacts {
             current: sum(pair.current.window()).ok_or(NOT_KNOWN)?,
@@ -406,7 +406,7 @@ mod tests {
                 ObservedAccount { account: account(name), parent, row: row.clone(), users: vec![] },
             )
         };
-        Observed { accounts: accounts.iter().map(one).collect(), rejected: 0 }
+        Observed { accounts: accounts.iter().map(one).collect(), rejected: 0, ..Observed::default() }
     }
 
     async fn known(agent: &mut Agent, observed: Option<&Observed>) -> Outlook {
@@ -448,10 +448,10 @@ mod tests {
         let users: Vec<(&str, Exact)> =
             all.users.iter().map(|(name, part)| (name.as_str(), part.used)).collect();
         assert_eq!(users, [("alice", exact("600")), ("bob", exact("600"))]);
-        assert_eq!(all.accounts, [account("bio"), account("bio_sub")]);
+        assert_eq!(all.accounts, ["bio", "bio_sub"]);
 
         let alone = known(&mut agent, None).await;
-        assert_eq!((alone.decided.used, alone.accounts), (exact("600"), vec![account("bio")]));
+        assert_eq!((alone.decided.used, alone.accounts), (exact("600"), vec!["bio".to_owned()]));
         let slowdown = &alone.thresholds[1];
         // 60 a day: 1400 more takes 23 days, the month has 20 left.
         assert_eq!((slowdown.date.as_deref(), slowdown.in_period), (Some("2026-12-04"), false));

@@ -144,7 +144,7 @@ impl Watch {
         &mut self,
         agent: &Agent,
         built: &mut ComponentUsage,
-        names: &[AccountName],
+        names: &[String],
         month: &Period,
     ) -> Result<bool, AgentError> {
         let key = Message::ComponentUsage(built.clone()).key();
@@ -183,7 +183,9 @@ impl Watch {
             );
             return Ok(true);
         }
-        let Some(account) = names.first().cloned() else { return Ok(false) };
+        // The allocation's own account is the first; those below it may have odd names.
+        let first = names.first().and_then(|name| AccountName::parse(name).ok());
+        let Some(account) = first else { return Ok(false) };
         let held = HeldUsage {
             account,
             source: told.source,
@@ -237,12 +239,12 @@ fn shrunken(told: &ComponentUsage, built: &ComponentUsage) -> Option<(String, St
 fn corrected(
     agent: &Agent,
     since: u64,
-    names: &[AccountName],
+    names: &[String],
     told: &ComponentUsage,
     month: Window,
 ) -> Result<usize, AgentError> {
     let cluster = &agent.config.cluster.name;
-    let accounts: BTreeSet<&str> = names.iter().map(AccountName::as_str).collect();
+    let accounts: BTreeSet<&str> = names.iter().map(String::as_str).collect();
     let users: BTreeSet<&str> =
         told.users.values().flat_map(|users| users.keys()).map(String::as_str).collect();
     let touches = |job: &JobRecord| {

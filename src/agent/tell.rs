@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Agent;
 use super::error::AgentError;
 use super::facts::Facts;
-use super::judge::{Periods, Totals, subtree};
+use super::judge::{Periods, Totals};
 use super::shrink::Watch;
 use super::step::Step;
 use crate::config::LOCAL_SOURCE;
@@ -13,7 +13,6 @@ use crate::core::association::JobLimit;
 use crate::core::association::Observed;
 use crate::core::component::Components;
 use crate::core::evaluate::{Decision, QosRules};
-use crate::core::name::AccountName;
 use crate::core::period::Period;
 use crate::core::report::{BackendMetadata, ComponentUsage, Message};
 use crate::core::time::Epoch;
@@ -41,22 +40,19 @@ pub fn component_usage(
     let mut watch = Watch::begin(agent, now)?;
     for offer in facts.offers.iter().filter(|offer| offer.source.as_str() != LOCAL_SOURCE) {
         for allocation in &offer.allocations {
-            let names = subtree(&allocation.account, &tree);
+            let names = tree.names(&allocation.account);
             if names.is_empty() {
                 continue;
             }
             for month in &periods.months {
                 let Some(usage) = totals.get(&month.window()) else { continue };
-                let users = usage.by_user(names.iter().map(AccountName::as_str));
+                let users = usage.by_user(names.iter().map(String::as_str));
                 let mut built = ComponentUsage {
                     source: offer.source.clone(),
                     allocation: allocation.id.clone(),
                     month: month.name.clone(),
                     date: reporting_date(month, now),
-                    amounts: amounts(
-                        &agent.config.components,
-                        &usage.sum(names.iter().map(AccountName::as_str)),
-                    ),
+                    amounts: amounts(&agent.config.components, &usage.sum(names.iter().map(String::as_str))),
                     users: if agent.config.reports.users {
                         user_amounts(&agent.config.components, &users)
                     } else {

@@ -16,6 +16,12 @@ pub fn remark(text: &str) {
     let _ = std::io::stderr().lock().write_all(format!("! {}\n", printable(text)).as_bytes());
 }
 
+/// Prints why the program could not do what it was asked, to standard error; several lines stay several.
+pub fn error(text: &str) {
+    let lines: Vec<String> = text.lines().map(printable).collect();
+    let _ = writeln!(std::io::stderr().lock(), "slurm-site-agent: {}", lines.join("\n"));
+}
+
 /// Passes on what an emulated program printed.
 pub fn bytes(stdout: &[u8], stderr: &[u8]) {
     let _ = std::io::stdout().lock().write_all(stdout);
@@ -25,7 +31,7 @@ pub fn bytes(stdout: &[u8], stderr: &[u8]) {
 /// Prints a value as indented JSON.
 pub fn json<T: Serialize>(value: &T) {
     match serde_json::to_string_pretty(value) {
-        Ok(body) => text(&format!("{body}\n")),
+        Ok(body) => text(&format!("{}\n", json_printable(&body))),
         Err(error) => tracing::error!(%error, "a report could not be written as JSON"),
     }
 }
@@ -84,7 +90,23 @@ impl Progress {
     }
 }
 
-/// Text from outside made harmless for a terminal: control characters are escaped.
+/// Text from outside made harmless for a terminal: control characters are escaped, and so are those that turn or hide the
+/// text around them.
 pub fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    text.chars().flat_map(|c| if is_harmful(c) { c.escape_unicode().collect() } else { vec![c] }).collect()
+}
+
+/// JSON in which the same characters are written as JSON writes them; those below U+0020 are already.
+pub fn json_printable(body: &str) -> String {
+    let harmful = |c: char| c != '\n' && is_harmful(c);
+    // All of them have four digits.
+    let escaped = |c: char| format!("\\u{:04x}", u32::from(c)).chars().collect();
+    body.chars().flat_map(|c| if harmful(c) { escaped(c) } else { vec![c] }).collect()
+}
+
+/// Control characters; and the invisible ones by which a text can show another order or spelling than it has (Unicode
+/// TR 36): marks, embeddings, overrides and isolates of direction, zero widths, line and paragraph separators.
+fn is_harmful(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{61c}')
 }

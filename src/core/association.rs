@@ -124,6 +124,9 @@ pub struct Observed {
     pub accounts: BTreeMap<AccountName, ObservedAccount>,
     /// How many rows were not understood (odd names); they are never acted on.
     pub rejected: usize,
+    /// Of those the accounts whose names are odd, or a name above them, with the account above, as printed: what is used
+    /// there counts for the accounts above, as Slurm's own counters have it.
+    pub odd: BTreeMap<String, String>,
 }
 
 impl Observed {
@@ -135,7 +138,13 @@ impl Observed {
                 children.entry(parent).or_default().push(account);
             }
         }
-        AccountTree { observed: self, children }
+        let mut odd: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (name, above) in &self.odd {
+            if !AccountName::parse(name).is_ok_and(|name| self.accounts.contains_key(&name)) {
+                odd.entry(above).or_default().push(name);
+            }
+        }
+        AccountTree { observed: self, children, odd }
     }
 }
 
@@ -144,6 +153,8 @@ impl Observed {
 pub struct AccountTree<'a> {
     observed: &'a Observed,
     children: BTreeMap<&'a AccountName, Vec<&'a ObservedAccount>>,
+    /// Accounts with odd names by the account above.
+    odd: BTreeMap<&'a str, Vec<&'a str>>,
 }
 
 impl<'a> AccountTree<'a> {
@@ -196,6 +207,29 @@ impl<'a> AccountTree<'a> {
                     found.push(parent);
                 }
             }
+        }
+        found
+    }
+
+    /// Names, as jobs carry them, of the account and everything below it, odd names included; itself first, empty when it is
+    /// not there.
+    pub fn names(&self, top: &AccountName) -> Vec<String> {
+        let accounts = self.subtree(top).into_iter().map(|below| &below.account);
+        accounts
+            .flat_map(|name| std::iter::once(name.as_str()).chain(self.odd_below(name)))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Accounts with odd names below an account, without those below its other accounts.
+    pub fn odd_below(&self, account: &AccountName) -> Vec<&'a str> {
+        let below = |name: &str| self.odd.get(name).into_iter().flatten().copied();
+        let mut found: Vec<&str> = below(account.as_str()).collect();
+        let mut next = 0;
+        // Each has one account above it: from an account of the tree no circle can be reached.
+        while let Some(name) = found.get(next).copied() {
+            found.extend(below(name));
+            next += 1;
         }
         found
     }

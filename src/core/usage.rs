@@ -233,6 +233,11 @@ impl Usage {
         }
     }
 
+    /// Accounts with use, as Slurm printed them.
+    pub fn accounts(&self) -> impl Iterator<Item = &str> {
+        self.accounts.keys().map(Printed::as_str)
+    }
+
     /// Totals per user over several accounts, an account and those below it.
     pub fn by_user<'a>(&self, accounts: impl Iterator<Item = &'a str>) -> BTreeMap<String, TresSeconds> {
         let mut users: BTreeMap<String, TresSeconds> = BTreeMap::new();
@@ -251,12 +256,13 @@ impl Usage {
         named(&self.tres, &sum)
     }
 
-    /// Sums of every account with everything below it, each record looked at once whatever the depth of the tree.
+    /// Sums of every account with everything below it, odd names included, each record looked at once whatever the depth of the tree.
     pub fn sums_of_subtrees(&self, tree: &AccountTree<'_>) -> SubtreeSums {
         let mut sums: HashMap<AccountName, Vec<u128>> = HashMap::new();
         for account in tree.from_the_leaves() {
             let mut sum = sums.remove(&account.account).unwrap_or_else(|| vec![0; self.tres.len()]);
             self.add_account(account.account.as_str(), &mut sum);
+            tree.odd_below(&account.account).into_iter().for_each(|odd| self.add_account(odd, &mut sum));
             if let Some(parent) = &account.parent {
                 let above = sums.entry(parent.clone()).or_insert_with(|| vec![0; self.tres.len()]);
                 above.iter_mut().zip(&sum).for_each(|(above, own)| *above += own);

@@ -284,3 +284,68 @@ async fn hostile_names_of_jobs_users_and_accounts_cost_no_more_than_their_own_ro
         assert_eq!(other(&bench), other(&reference), "{name:?}");
     }
 }
+
+#[tokio::test]
+async fn what_is_used_below_an_account_counts_there_whatever_the_name() {
+    // A coordinator may make accounts below the own one, with nearly any name, and run jobs there.
+    let with = |name: &str| {
+        let mut slurm = shipped("slurm.json");
+        let account = json!({"name": name, "parent": "chemistry"});
+        slurm["accounts"].as_array_mut().expect("accounts").push(account);
+        slurm["users"].as_array_mut().expect("users").push(json!({"name": "eve", "accounts": [name]}));
+        slurm["jobs"].as_array_mut().expect("jobs").push(json!({
+            "account": name, "user": "eve", "state": "COMPLETED",
+            "allocated": "cpu=40,mem=160G,node=1,gres/gpu=4,billing=112",
+            "start": "2026-11-08T08:00:00Z", "end": "2026-11-08T12:00:00Z",
+        }));
+        slurm
+    };
+    let used = |report: &slurm_site_agent::agent::cycle::CycleReport| {
+        let decided = report.decisions.iter().filter_map(|d| d.decided());
+        decided.map(|d| (d.account.to_string(), d.used)).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let mut reference = Bench::new(&with("lab"), &shipped("central.json")).await;
+    let wanted = reference.cycle().await;
+    for name in ["my lab", "-lab", "l*b", "läb", "lab'", "$(lab)", "l=b", "la\u{7}b"] {
+        let mut bench = Bench::new(&with(name), &shipped("central.json")).await;
+        let report = bench.cycle().await;
+        assert_eq!(used(&report), used(&wanted), "{name:?}");
+        assert!(!bench.modifies().iter().any(|argv| argv.contains(name)), "{name:?} itself is not touched");
+        let told =
+            bench.portal.handle.with_state(|state| state.user_usages.iter().any(|row| row.username == "eve"));
+        assert!(told, "{name:?}: the portal has it");
+    }
+    // A separator of sacctmgr hides where the account is: then a person must look.
+    let mut bench = Bench::new(&with("la|b"), &shipped("central.json")).await;
+    let report = bench.cycle().await;
+    let found = report.findings.iter().find(|finding| finding.contains("\"la|b\""));
+    assert!(found.is_some_and(|text| text.contains("count for no allocation")), "{:?}", report.findings);
+}
+
+#[tokio::test]
+async fn odd_names_of_tres_are_kept_or_rejected_and_never_become_others() {
+    for tres in
+        ["gres/gpu:a100", "license/matlab@srv", "gres/fpga_1.2", "bb/cray", "gres/\u{3b2}", "gres/gpu;x"]
+    {
+        let mut slurm = shipped("slurm.json");
+        slurm["tres"] = json!({"1001": "gres/gpu", "2000": tres});
+        for job in
+            slurm["jobs"].as_array_mut().expect("jobs").iter_mut().filter(|job| job["allocated"].is_string())
+        {
+            let more = format!("{},{tres}=1", job["allocated"].as_str().expect("a text"));
+            job["allocated"] = json!(more);
+        }
+        let mut bench = Bench::new(&slurm, &shipped("central.json")).await;
+        let report = bench.cycle().await;
+        let mut reference = Bench::shipped().await;
+        reference.cycle().await;
+        if report.collection.incomplete.is_none() {
+            assert_eq!(report.collection.rejected, 0, "{tres:?}");
+            assert_eq!(bench.modifies(), reference.modifies(), "{tres:?}");
+        } else {
+            // A name that cannot be written into a limit: no row of it is read as something else.
+            assert!(report.collection.rejected > 0, "{tres:?}");
+            assert_eq!(bench.modifies(), Vec::<String>::new(), "{tres:?}");
+        }
+    }
+}

@@ -56,7 +56,7 @@ fn observed(accounts: &[(&str, Option<&str>, ObservedAssociation)]) -> Observed 
         let parent = parent.map(account);
         (account(name), ObservedAccount { account: account(name), parent, row: row.clone(), users })
     };
-    Observed { accounts: accounts.iter().map(one).collect(), rejected: 0 }
+    Observed { accounts: accounts.iter().map(one).collect(), rejected: 0, ..Observed::default() }
 }
 
 fn wish(name: &str, of: &str) -> Wish {
@@ -271,7 +271,7 @@ fn outlook(cpu: &str, ram: &str, deciding: Option<&str>, level: Level) -> Outloo
             threshold(Level::Blocked, "120"),
         ],
         users: BTreeMap::new(),
-        accounts: vec![account("bio")],
+        accounts: vec!["bio".to_owned()],
     }
 }
 

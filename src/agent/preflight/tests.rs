@@ -101,6 +101,7 @@ fn site() -> (Facts, Config) {
         observed: Ok(Observed {
             accounts: [account("root", None), account("bio", Some("root"))].into(),
             rejected: 0,
+            odd: BTreeMap::new(),
         }),
         partitions: Ok(vec![partition(Some("CPU=1.0,Mem=0.25G"))]),
         raw_usage: Ok(BTreeMap::new()),
@@ -332,7 +333,10 @@ fn a_ladder_must_go_down_step_by_step() {
 #[test]
 fn accounts_and_policies_are_held_against_what_is_there() {
     check(
-        |f, _| f.observed = Ok(Observed { accounts: [account("root", None)].into(), rejected: 0 }),
+        |f, _| {
+            f.observed =
+                Ok(Observed { accounts: [account("root", None)].into(), rejected: 0, ..Observed::default() })
+        },
         Error,
         "accounts.exist",
         "add account bio cluster=lab",
@@ -364,6 +368,7 @@ fn accounts_and_policies_are_held_against_what_is_there() {
             f.observed = Ok(Observed {
                 accounts: [account("root", None), account("bio_1", Some("root"))].into(),
                 rejected: 0,
+                odd: BTreeMap::new(),
             });
             f.versions.as_mut().unwrap().controller = Some(controller.to_owned());
         }

@@ -141,7 +141,7 @@ pub fn observed(accounts: &[(&str, &str)]) -> Observed {
             },
         );
     }
-    Observed { accounts: all, rejected: 0 }
+    Observed { accounts: all, rejected: 0, ..Observed::default() }
 }
 
 pub fn names(list: &[&str]) -> BTreeSet<QosName> {

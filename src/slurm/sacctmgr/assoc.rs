@@ -37,6 +37,7 @@ pub(in crate::slurm) fn read(answer: &[u8], cluster: &ClusterName) -> (Observed,
     let mut rejects = Rejects::default();
     let mut accounts = ByKey::new();
     let mut users = ByKey::new();
+    let mut odd = BTreeMap::new();
     for row in rows::complete_rows(answer, &mut rejects) {
         match parse_row(row, cluster) {
             Ok(Row::Account(account, qos)) => {
@@ -46,10 +47,14 @@ pub(in crate::slurm) fn read(answer: &[u8], cluster: &ClusterName) -> (Observed,
                 let key = (account, user.user.clone(), user.partition.clone());
                 users.add(key, (user, qos), row, &mut rejects);
             }
-            Err(reason) => rejects.add(row, reason),
+            Err(reason) => {
+                odd.extend(odd_account(row, cluster));
+                rejects.add(row, reason);
+            }
         }
     }
-    let mut accounts: BTreeMap<AccountName, ObservedAccount> = inherited(accounts.certain(), &mut rejects);
+    let mut accounts: BTreeMap<AccountName, ObservedAccount> =
+        inherited(accounts.certain(), &mut odd, &mut rejects);
     for ((account, name, _), (mut user, qos)) in users.certain() {
         match accounts.get_mut(&account) {
             Some(above) => {
@@ -61,7 +66,7 @@ pub(in crate::slurm) fn read(answer: &[u8], cluster: &ClusterName) -> (Observed,
             }
         }
     }
-    (Observed { accounts, rejected: rejects.count }, rejects.samples)
+    (Observed { accounts, rejected: rejects.count, odd }, rejects.samples)
 }
 
 /// QOS as an association stores them.
@@ -75,9 +80,11 @@ enum StoredQos {
     Changed(Vec<(bool, QosName)>),
 }
 
-/// Works out what every account inherits, from root down. Accounts below one that is not there are rejected.
+/// Works out what every account inherits, from root down. Accounts below one that is not there (of an odd name, for
+/// example) are rejected, and `odd` is told where they are.
 fn inherited(
     stored: BTreeMap<AccountName, (ObservedAccount, StoredQos)>,
+    odd: &mut BTreeMap<String, String>,
     rejects: &mut Rejects,
 ) -> BTreeMap<AccountName, ObservedAccount> {
     let mut below: BTreeMap<Option<AccountName>, Vec<(ObservedAccount, StoredQos)>> = BTreeMap::new();
@@ -95,6 +102,7 @@ fn inherited(
         }
     }
     for (account, _) in below.into_values().flatten() {
+        odd.extend(account.parent.map(|above| (account.account.to_string(), above.to_string())));
         rejects.add(account.account.as_str().as_bytes(), "account below one that is not there");
     }
     found
@@ -201,6 +209,18 @@ fn parse_row(row: &[u8], wanted: &ClusterName) -> Result<Row, &'static str> {
     let user = UserName::parse(utf8(user)?).map_err(|_| "user name is not acted on")?;
     let partition = Some(utf8(partition)?).filter(|name| !name.is_empty()).map(str::to_owned);
     Ok(Row::User(account, ObservedUser { user, partition, row: values }, stored_qos))
+}
+
+/// The names of an account that is not acted on because of them, where the row is whole: its own and the one above it.
+fn odd_account(row: &[u8], wanted: &ClusterName) -> Option<(String, String)> {
+    let fields: [&[u8]; 15] = rows::fields(row, SEPARATOR)?;
+    let [cluster, account, parent, user, ..] = fields;
+    let ours =
+        cluster.eq_ignore_ascii_case(wanted.as_str().as_bytes()) && user.is_empty() && !parent.is_empty();
+    let names = [account, parent].map(rows::text);
+    let is_odd = names.iter().any(|name| AccountName::parse(name).is_err());
+    let [account, parent] = names;
+    (ours && is_odd).then_some((account, parent))
 }
 
 fn utf8(field: &[u8]) -> Result<&str, &'static str> {

@@ -79,6 +79,24 @@ fn sacctmgr_answers_as_the_real_one() {
 }
 
 #[test]
+fn everything_the_agent_asks_and_changes_is_answered_as_by_the_real_ones() {
+    let mut world = world(JOBS);
+    world.clock = Clock::Fixed(1_795_338_442);
+    replay(world, include_str!("transcripts/agent.txt"));
+}
+
+#[test]
+fn changes_drawn_at_random_leave_what_they_leave_in_the_real_one() {
+    for transcript in
+        [include_str!("transcripts/modifications_1.txt"), include_str!("transcripts/modifications_2.txt")]
+    {
+        let mut world = world(JOBS);
+        world.jobs.clear();
+        replay(world, transcript);
+    }
+}
+
+#[test]
 fn sacctmgr_refuses_what_the_real_one_refuses_to_users_and_operators() {
     replay(world(JOBS), include_str!("transcripts/privileges.txt"));
 }

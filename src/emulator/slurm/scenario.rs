@@ -10,7 +10,7 @@ fn run(world: &mut World, line: &str) -> Output {
     run_as(world, "root", line)
 }
 
-/// Runs words parted by blanks; `_` inside a word stands for a blank.
+/// Runs words parted by blanks; `~` inside a word stands for a blank.
 fn run_as(world: &mut World, user: &str, line: &str) -> Output {
     user.clone_into(&mut world.acting_user);
     let words: Vec<String> = line.split_whitespace().map(|word| word.replace("~", " ")).collect();

@@ -474,16 +474,6 @@ impl World {
     }
 }
 
-/// `C = lab        A = acc_leaf             U = alice    `, or without user for an account.
-pub(super) fn line_of(cluster: &str, association: &Association) -> String {
-    let start = format!("C = {cluster:<10} A = {:<10}", association.account);
-    match (&association.user, &association.partition) {
-        (None, _) => start,
-        (Some(user), None) => format!("{start} U = {user:<9}"),
-        (Some(user), Some(partition)) => format!("{start} U = {user:<9} P = {partition}"),
-    }
-}
-
 impl World {
     /// Brings back a deleted association of the same account, user and partition with new values; false when there is
     /// none.

@@ -256,18 +256,18 @@ impl Loader {
             Some(parent) if parent != "root" => parent.to_owned(),
             _ => name.to_owned(),
         };
-        let account = Account {
+        if let Some(at) = self.accounts_at.get(name) {
+            let known = &mut self.world.accounts[*at];
+            known.description = description.unwrap_or_else(|| known.description.clone());
+            known.organization = organization.unwrap_or_else(|| known.organization.clone());
+            return;
+        }
+        self.accounts_at.insert(name.to_owned(), self.world.accounts.len());
+        self.world.accounts.push(Account {
             name: name.to_owned(),
             description: description.unwrap_or_else(|| name.to_owned()),
             organization: organization.unwrap_or(by_default),
-        };
-        match self.accounts_at.get(name) {
-            Some(at) => self.world.accounts[*at] = account,
-            None => {
-                self.accounts_at.insert(name.to_owned(), self.world.accounts.len());
-                self.world.accounts.push(account);
-            }
-        }
+        });
     }
 
     fn user(&mut self, file: UserFile) -> Result<(), WorldFileError> {

@@ -436,7 +436,7 @@ impl Session<'_, '_> {
             } else {
                 Vec::new()
             };
-            return self.delete_places(places, "Deleting account associations", deleted_line);
+            return self.delete_places(places, "Deleting account associations");
         }
         let mut names: Vec<String> = self
             .world
@@ -493,13 +493,5 @@ pub(super) fn empty(shows: Shows) -> Cell {
         Shows::Count(_) => Cell::Number("0".to_owned()),
         Shows::Minutes(_) => Cell::Number("00:00:00".to_owned()),
         _ => Cell::Blank,
-    }
-}
-
-/// `C = lab        A = acc_leaf of acc_mid`, or with the user: `C = lab        A = acc_leaf   U = alice    ` (22.05.8).
-fn deleted_line(cluster: &str, association: &Association) -> String {
-    match (&association.user, &association.parent) {
-        (None, Some(parent)) => format!("C = {cluster:<10} A = {} of {parent}", association.account),
-        _ => super::super::world::line_of(cluster, association),
     }
 }

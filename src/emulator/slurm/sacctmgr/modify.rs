@@ -7,7 +7,7 @@ use super::super::tres::{Amounts, INFINITE};
 use super::super::world::{AdminLevel, Association, World};
 use super::Session;
 use super::condition::Condition;
-use super::request::{CLEAR, QosChange, Request};
+use super::request::{CLEAR, QosWord, Request};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What came of a modification.
@@ -68,30 +68,29 @@ fn merged(current: Option<&Amounts>, request: &Amounts) -> Amounts {
 }
 
 /// `qos=`, `qos+=` and `qos-=`: a list of its own is changed itself, otherwise the difference to the parent's is kept.
-fn apply_qos(change: &QosChange, association: &mut Association) {
-    match change {
-        QosChange::Inherit => {
-            association.qos.clear();
-            association.delta_qos.clear();
+/// Next to a new list additions and removals come to nothing (22.05.8).
+fn apply_qos(words: &[QosWord], association: &mut Association) {
+    if words.iter().any(|word| !matches!(word, QosWord::Delta(..))) {
+        let listed = words.iter().filter_map(|word| match word {
+            QosWord::Is(name) => Some(name.clone()),
+            _ => None,
+        });
+        association.qos = listed.collect();
+        association.delta_qos.clear();
+        return;
+    }
+    for word in words {
+        let QosWord::Delta(added, name) = word else { continue };
+        let had_list = !association.qos.is_empty();
+        association.qos.retain(|known| known != name);
+        if *added && had_list {
+            association.qos.push(name.clone());
         }
-        QosChange::Replace(names) => {
-            association.qos.clone_from(names);
+        if association.qos.is_empty() {
+            association.delta_qos.retain(|(_, known)| known != name);
+            association.delta_qos.push((*added, name.clone()));
+        } else {
             association.delta_qos.clear();
-        }
-        QosChange::Delta(deltas) => {
-            for (added, name) in deltas {
-                let had_list = !association.qos.is_empty();
-                association.qos.retain(|known| known != name);
-                if *added && had_list {
-                    association.qos.push(name.clone());
-                }
-                if association.qos.is_empty() {
-                    association.delta_qos.retain(|(_, known)| known != name);
-                    association.delta_qos.push((*added, name.clone()));
-                } else {
-                    association.delta_qos.clear();
-                }
-            }
         }
     }
 }
@@ -101,6 +100,16 @@ pub(super) fn user_line(cluster: &str, association: &Association) -> String {
     let account = pad(&association.account, 20);
     let user = pad(association.user.as_deref().unwrap_or(""), 9);
     let line = format!("C = {} A = {account} U = {user}", pad(cluster, 10));
+    match &association.partition {
+        Some(partition) => format!("{line} P = {partition}"),
+        None => line,
+    }
+}
+
+/// The same when it is removed: the account has half the room then.
+pub(super) fn removed_line(cluster: &str, association: &Association) -> String {
+    let Some(user) = &association.user else { return account_line(cluster, association) };
+    let line = format!("C = {} A = {} U = {}", pad(cluster, 10), pad(&association.account, 10), pad(user, 9));
     match &association.partition {
         Some(partition) => format!("{line} P = {partition}"),
         None => line,
@@ -120,7 +129,7 @@ struct Reaching {
     default_qos: bool,
     counts: BTreeSet<Count>,
     tres: BTreeSet<PerTres>,
-    qos: Option<QosChange>,
+    qos: Option<Vec<QosWord>>,
 }
 
 impl Reaching {
@@ -130,24 +139,23 @@ impl Reaching {
             default_qos: request.default_qos.is_some(),
             counts: request.counts.keys().filter(|which| which.is_inherited()).copied().collect(),
             tres: request.tres.keys().filter(|which| which.is_inherited()).filter(changed).copied().collect(),
-            qos: request.qos.clone(),
+            qos: request
+                .qos
+                .as_ref()
+                .map(|words| words.iter().filter(|word| **word != QosWord::Inherited).cloned().collect()),
         }
     }
 
     /// What of it reaches this child; none when nothing does.
     fn at(&self, child: &Association) -> Option<Reaching> {
-        let qos = match &self.qos {
-            Some(_) if !child.qos.is_empty() => None,
-            Some(QosChange::Delta(deltas)) => {
-                let left: Vec<(bool, String)> = deltas
-                    .iter()
-                    .filter(|(added, name)| !child.delta_qos.contains(&(!added, name.clone())))
-                    .cloned()
-                    .collect();
-                (!left.is_empty()).then_some(QosChange::Delta(left))
-            }
-            other => other.clone(),
+        let contradicts = |word: &QosWord| match word {
+            QosWord::Delta(added, name) => child.delta_qos.contains(&(!added, name.clone())),
+            QosWord::Is(_) | QosWord::Inherited => false,
         };
+        let qos = self.qos.as_ref().filter(|_| child.qos.is_empty()).and_then(|words| {
+            let left: Vec<QosWord> = words.iter().filter(|word| !contradicts(word)).cloned().collect();
+            (words.is_empty() || !left.is_empty()).then_some(left)
+        });
         let reaching = Reaching {
             default_qos: self.default_qos && child.default_qos.is_none(),
             counts: self
@@ -210,7 +218,7 @@ impl World {
         let tree = self.tree();
         let (Some(at), Some(new)) = (tree.account(account), tree.account(parent)) else { return false };
         if (at..tree.end[at]).contains(&new) {
-            let old = self.associations[at].parent.clone().unwrap_or_else(|| "root".to_owned());
+            let Some(old) = self.associations[at].parent.clone() else { return false };
             if !self.move_account(parent, &old) {
                 return false;
             }

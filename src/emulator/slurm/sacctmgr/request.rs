@@ -12,15 +12,15 @@ use std::collections::BTreeMap;
 /// The number that clears a limit: -1 in 32 bits.
 pub(super) const CLEAR: u32 = u32::MAX;
 
-/// What is to happen to a list of QOS.
+/// One entry of what a command says about a list of QOS.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum QosChange {
-    /// The inherited list again.
-    Inherit,
-    /// This list.
-    Replace(Vec<String>),
-    /// These added (true) and removed (false).
-    Delta(Vec<(bool, String)>),
+pub(super) enum QosWord {
+    /// `qos=`: the inherited list again.
+    Inherited,
+    /// `qos=name`: part of the new list.
+    Is(String),
+    /// `qos+=name` (true) or `qos-=name`.
+    Delta(bool, String),
 }
 
 /// A change of associations, as it was asked for.
@@ -37,7 +37,7 @@ pub(super) struct Request {
     /// Default QOS; inner `None` clears.
     pub(super) default_qos: Option<Option<String>>,
     /// List of QOS.
-    pub(super) qos: Option<QosChange>,
+    pub(super) qos: Option<Vec<QosWord>>,
     /// Raw usage.
     pub(super) raw_usage: Option<u32>,
 }
@@ -141,9 +141,7 @@ impl Session<'_, '_> {
                 request.parent = Some(unquoted(word.value, false));
                 true
             }
-            Setting::Qos => {
-                self.qos_change(word.value, sign).map(|change| request.qos = Some(change)).is_some()
-            }
+            Setting::Qos => self.take_qos(request, word.value, sign),
         }
     }
 
@@ -214,13 +212,15 @@ impl Session<'_, '_> {
         }
     }
 
-    /// A list of QOS, with the sign of its keyword.
-    pub(super) fn qos_change(&mut self, value: &str, sign: Option<char>) -> Option<QosChange> {
+    /// Adds entries to what a request says about the list of QOS; false, with a complaint, when they say nothing new.
+    fn take_qos(&mut self, request: &mut Request, value: &str, sign: Option<char>) -> bool {
+        let words = request.qos.get_or_insert_default();
         if value.is_empty() {
-            return Some(QosChange::Inherit);
+            words.push(QosWord::Inherited);
+            return true;
         }
-        let mut replaced: Vec<String> = Vec::new();
-        let mut deltas: Vec<(bool, String)> = Vec::new();
+        let (mut lists, mut differs) = (false, false);
+        let before = words.len();
         let text = unquoted(value, true);
         for entry in text.split(',').filter(|entry| !entry.is_empty()) {
             let (own, name) = match entry.chars().next() {
@@ -229,30 +229,31 @@ impl Session<'_, '_> {
             };
             let Some(qos) = self.world.qos_named(name) else {
                 self.bad_qos(name);
-                return None;
+                return false;
             };
-            let name = qos.name.clone();
-            let mixed = if own.is_some() { !replaced.is_empty() } else { !deltas.is_empty() };
-            if mixed {
+            let word = match own {
+                Some(own) => QosWord::Delta(own != '-', qos.name.clone()),
+                None => QosWord::Is(qos.name.clone()),
+            };
+            if own.is_some() {
+                differs = true
+            } else {
+                lists = true
+            }
+            if lists && differs {
                 self.error(
                     "You can't set qos equal to something and then add or subtract from it in the same line",
                 );
-                return None;
+                return false;
             }
-            match own {
-                Some(own) if !deltas.contains(&(own != '-', name.clone())) => deltas.push((own != '-', name)),
-                None if !replaced.contains(&name) => replaced.push(name),
-                _ => {}
+            if !words.contains(&word) {
+                words.push(word);
             }
         }
-        match (replaced.is_empty(), deltas.is_empty()) {
-            (false, _) => Some(QosChange::Replace(replaced)),
-            (true, false) => Some(QosChange::Delta(deltas)),
-            (true, true) => {
-                self.error("You gave me an empty qos list");
-                None
-            }
+        if words.len() == before {
+            self.error("You gave me an empty qos list");
         }
+        words.len() > before
     }
 
     /// What `add` prints of the settings of new associations.
@@ -310,14 +311,16 @@ impl Session<'_, '_> {
     }
 }
 
-fn written_qos(change: &QosChange) -> String {
-    let mut names: Vec<String> = match change {
-        QosChange::Inherit => Vec::new(),
-        QosChange::Replace(names) => names.clone(),
-        QosChange::Delta(deltas) => {
-            deltas.iter().map(|(added, name)| format!("{}{name}", if *added { '+' } else { '-' })).collect()
-        }
-    };
+fn written_qos(words: &[QosWord]) -> String {
+    let mut names: Vec<String> = words
+        .iter()
+        .filter_map(|word| match word {
+            QosWord::Inherited => None,
+            QosWord::Is(name) => Some(name.clone()),
+            QosWord::Delta(true, name) => Some(format!("+{name}")),
+            QosWord::Delta(false, name) => Some(format!("-{name}")),
+        })
+        .collect();
     names.sort_unstable();
     names.join(",")
 }

@@ -8,7 +8,7 @@ use super::account::{ASSOCIATIONS_ONLY, NO_CONDITIONS, empty};
 use super::columns::Shows;
 use super::condition::Condition;
 use super::listing::{Cells, Depth, text};
-use super::modify::{Modified, user_line};
+use super::modify::{Modified, removed_line};
 use super::request::Request;
 use super::word::{Parts, Word};
 
@@ -519,7 +519,7 @@ impl Session<'_, '_> {
             } else {
                 Vec::new()
             };
-            return self.delete_places(places, "Deleting user associations", user_line);
+            return self.delete_places(places, "Deleting user associations");
         }
         let mut names: Vec<String> =
             self.world.users.iter().filter(|user| condition.is(user)).map(|user| user.name.clone()).collect();
@@ -546,12 +546,7 @@ impl Session<'_, '_> {
     }
 
     /// Removes associations at these places, and users who then have none; false when there are none or jobs run.
-    pub(super) fn delete_places(
-        &mut self,
-        places: Vec<usize>,
-        title: &str,
-        line: fn(&str, &Association) -> String,
-    ) -> bool {
+    pub(super) fn delete_places(&mut self, places: Vec<usize>, title: &str) -> bool {
         if places.is_empty() {
             self.out.print(" Nothing deleted\n");
             return false;
@@ -563,7 +558,7 @@ impl Session<'_, '_> {
         let mut users: Vec<String> = Vec::new();
         for at in &places {
             let association = &self.world.associations[*at];
-            let text = line(&self.world.cluster, association);
+            let text = removed_line(&self.world.cluster, association);
             users.extend(association.user.clone());
             self.out.print(&format!("  {text}\n"));
         }

@@ -51,17 +51,6 @@ impl<'c> NameTexts<'c> {
         Ok(NameTexts { find, known: HashMap::new() })
     }
 
-    /// Looks all of them up at once: for who needs most of them.
-    pub(super) fn read_all(&mut self, conn: &Connection) -> rusqlite::Result<()> {
-        let mut all = conn.prepare_cached("SELECT id, name FROM names")?;
-        let mut rows = all.query([])?;
-        while let Some(row) = rows.next()? {
-            let name = row.get_ref(1)?.as_str().map_err(|error| unreadable(1, error))?;
-            self.known.insert(row.get(0)?, Printed::from(name));
-        }
-        Ok(())
-    }
-
     /// The text of a number that a row holds in `column`.
     pub(super) fn text(&mut self, id: i64, column: usize) -> rusqlite::Result<&Printed> {
         if !self.known.contains_key(&id) {

@@ -9,8 +9,8 @@ use rusqlite::Transaction;
 pub(super) const APPLICATION_ID: i64 = 0x5353_4131;
 
 /// Every step. The n-th (from 1) brings a file from `user_version` n - 1 to n.
-pub(super) const STEPS: [&str; 8] =
-    [FIRST, REPORTS, AMIE, SOURCE_QUOTAS, AMIE_STORAGE, SCALE, OWN_VALUES, TOTALS_OF_ACCOUNTS];
+pub(super) const STEPS: [&str; 9] =
+    [FIRST, REPORTS, AMIE, SOURCE_QUOTAS, AMIE_STORAGE, SCALE, OWN_VALUES, TOTALS_OF_ACCOUNTS, FEWER_INDEXES];
 
 /// The newest schema this program knows.
 pub(super) const NEWEST: i64 = STEPS.len() as i64;
@@ -401,6 +401,14 @@ CREATE TABLE totals (
     used BLOB NOT NULL,
     PRIMARY KEY (window, account)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// One index less that every job is put into: what was submitted since an instant is found by its end, as nearly every job ends
+/// after it was submitted. The others are kept apart, with the runaways. A first load takes a third less time for it.
+const FEWER_INDEXES: &str = "
+DROP INDEX jobs_submitted;
+DROP INDEX jobs_runaway;
+CREATE INDEX jobs_odd ON jobs (cluster) WHERE runaway = 1 OR ended < submit;
 ";
 
 /// Takes a file from `found` to [`NEWEST`], inside the caller's transaction.

@@ -116,6 +116,13 @@ impl Store {
         store.check_at_opening()?;
         store.set_up_writing()?;
         if found < schema::NEWEST {
+            if found > 0 {
+                tracing::info!(
+                    from = found,
+                    to = schema::NEWEST,
+                    "the store gets a newer schema; a large one takes minutes"
+                );
+            }
             store.transaction("bringing the schema up to date", |tx| Ok(schema::upgrade(tx, found)?))?;
         }
         store.transaction("giving back leases", outbox::release_all)?;

@@ -16,6 +16,7 @@ pub mod facts;
 pub mod hold;
 pub mod judge;
 pub mod ledger;
+pub mod memory;
 pub mod notify;
 pub mod orders;
 pub mod outlook;

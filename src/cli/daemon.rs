@@ -13,6 +13,7 @@ use crate::agent::Agent;
 use crate::agent::audit;
 use crate::agent::cycle::{Ask, CycleReport, cycle};
 use crate::agent::error::{AgentError, Exit, chain};
+use crate::agent::memory;
 use crate::agent::notify::Notify;
 use crate::agent::schedule::{self, Bell, Due, Timers};
 use crate::agent::signals::{Asked, Listener};
@@ -96,6 +97,7 @@ async fn serve(common: &Common) -> Result<Exit, AgentError> {
             continue;
         }
         let Some(worked) = work(&mut agent, &due, &mut listener, &bell, &pulse).await? else { break };
+        memory::give_back();
         wake = worked.wake;
         notify.status(&worked.line);
         if worked.reload {

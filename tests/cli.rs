@@ -116,8 +116,9 @@ fn ledger_verify_names_what_differs_and_repair_mends_it() {
     let store = rusqlite::Connection::open(place.path("emulator").join("state.db")).expect("the store");
     let changed = store
         .execute(
-            "UPDATE totals SET used = 'cpu=7' WHERE (window, account, user) = \
-             (SELECT window, account, user FROM totals ORDER BY window, account, user LIMIT 1)",
+            // Version 1; one TRES, cpu; one user, u, with 7.
+            "UPDATE totals SET used = CAST(char(1, 1, 3) || 'cpu' || char(1, 1) || 'u' || char(7) AS BLOB) \
+             WHERE (window, account) = (SELECT window, account FROM totals ORDER BY window, account LIMIT 1)",
             [],
         )
         .expect("a row of totals");

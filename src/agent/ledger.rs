@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Agent;
 use super::error::{AgentError, chain};
@@ -207,16 +209,16 @@ async fn read_window(
         tracing::warn!(error = chain(&error), "sacct did not answer; the ledger stays where it is");
         Ok(Err(format!("sacct did not answer: {}", chain(&error))))
     };
-    let mut stream = match agent.slurm.jobs(window) {
-        Ok(stream) => stream,
+    let mut ahead = match agent.slurm.jobs(window) {
+        Ok(stream) => Ahead::begin(stream),
         Err(error) => return failed(error),
     };
     let mut last = Batch::default();
     loop {
-        let records = match stream.next_batch().await {
-            Ok(Some(records)) => records,
-            Ok(None) => return Ok(Ok((last, stream))),
-            Err(error) => return failed(error),
+        let records = match ahead.batches.recv().await {
+            Some(Ok(records)) => records,
+            Some(Err(error)) => return failed(error),
+            None => return Ok(Ok((last, ahead.end().await?))),
         };
         if !last.records.is_empty() {
             store_batch(agent, window, now, &last, looked)?;
@@ -229,6 +231,37 @@ async fn read_window(
             Err(reason) => return Ok(Err(reason)),
         };
         last = Batch { records, suspended };
+    }
+}
+
+/// An answer of sacct that is read while what came before is stored: a first load takes as long as the slower of the two. Ended
+/// with sacct itself when it is dropped.
+struct Ahead {
+    /// One batch waits here, and one more in the task.
+    batches: mpsc::Receiver<Result<Vec<JobRecord>, SlurmError>>,
+    reading: AbortOnDropHandle<JobStream>,
+}
+
+impl Ahead {
+    fn begin(mut stream: JobStream) -> Ahead {
+        let (sender, batches) = mpsc::channel(1);
+        let reading = tokio::spawn(async move {
+            while let Some(read) = stream.next_batch().await.transpose() {
+                let failed = read.is_err();
+                if sender.send(read).await.is_err() || failed {
+                    break;
+                }
+            }
+            stream
+        });
+        Ahead { batches, reading: AbortOnDropHandle::new(reading) }
+    }
+
+    /// What is known at the end of an answer all of whose batches were taken. Fails where the task did not come to the end.
+    async fn end(self) -> Result<JobStream, AgentError> {
+        let failed =
+            |error| AgentError::System { doing: "reading job records", source: std::io::Error::other(error) };
+        self.reading.await.map_err(failed)
     }
 }
 

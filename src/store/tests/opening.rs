@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -484,6 +485,30 @@ fn a_store_of_every_older_schema_is_brought_up_to_date_with_all_that_is_in_it() 
             Store::open_reader(&place.path).unwrap().last_report("cycle").unwrap(),
             Some((1, Epoch(5)))
         );
+    }
+}
+
+#[test]
+fn totals_of_an_older_schema_are_added_up_again_when_they_are_wanted() {
+    let rows = "INSERT INTO clusters VALUES (1, 'hpc', 4000);
+         INSERT INTO names VALUES (1, 'bio42'), (2, 'alice'), (3, 'COMPLETED'), (4, 'normal');
+         INSERT INTO jobs VALUES (1, 1, 1, 1, 90, 91, 100, 200, 0, 100, 1, 2, 3, 4, 4, 7, 'billing=4,cpu=4,mem=4096', 0);
+         INSERT INTO totals_windows VALUES (1, 1, 0, 1000, 1, 0, 4000);
+         INSERT INTO totals VALUES (1, 1, 2, 'billing=400,cpu=400,mem=409600');";
+    for steps in 6..8 {
+        let place = written_by_schema(steps, rows);
+        let mut store = place.open();
+        let windows = BTreeSet::from([Window::new(Epoch(0), Epoch(1000))]);
+        assert_eq!(store.totals(&cluster(), &windows).unwrap().len(), 0);
+        let kept = store.keep_totals(&cluster(), &windows, Epoch(5000)).unwrap();
+        assert_eq!(
+            (kept.before.len(), kept.added),
+            (0, windows.clone()),
+            "as in a new store: nothing to be told"
+        );
+        let total = &store.totals(&cluster(), &windows).unwrap()[windows.first().unwrap()];
+        assert_eq!((total.jobs, total.get("bio42", "alice", &Tres::cpu())), (1, 400));
+        store.integrity().unwrap();
     }
 }
 

@@ -140,9 +140,10 @@ fn ledger_verify_names_what_differs_and_repair_mends_it() {
         .iter()
         .flat_map(|window| window["differences"].as_array().expect("differences"))
         .collect();
-    let cpu = differences.iter().find(|one| one["tres"] == "cpu").expect("the amount that was changed");
-    assert_eq!(cpu["kept"], 7);
-    assert!(cpu["counted"].is_u64() && cpu["account"].is_string() && cpu["user"].is_string(), "{cpu}");
+    let of_u = differences.iter().find(|one| one["user"] == "u" && one["tres"] == "cpu");
+    let cpu = of_u.expect("the amount that was put there");
+    assert_eq!((&cpu["kept"], &cpu["counted"]), (&7.into(), &0.into()), "{cpu}");
+    assert!(cpu["account"].is_string(), "{cpu}");
 
     let mended = place.emulator(&["ledger", "verify", "--repair"]);
     assert_eq!(mended.code, 0, "{}{}", mended.out, mended.err);

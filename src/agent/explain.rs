@@ -111,7 +111,7 @@ pub fn fields(account: &AccountName, weighed: &Weighed) -> Vec<Field> {
         let value =
             wanted.and_then(|wanted| value_of(&field, wanted.fairshare, &wanted.limits, &wanted.jobs));
         let remembered = Remembered { account, user: None, partition: None, own: &weighed.own };
-        let row = observed.map(|account| &account.row);
+        let row = observed.map(|account| account.row.as_ref());
         found.push(field_of(String::new(), &field, row, value, &of_account, &remembered));
     }
     let above: Vec<&AccountName> = ancestors(account, &weighed.observed).collect();
@@ -155,7 +155,7 @@ fn asked_fields(
     let of_row = |key: &&OwnKey| {
         key.account == *account
             && key.user.as_ref() == user.map(|user| &user.user)
-            && key.partition == user.and_then(|user| user.partition.clone())
+            && key.partition.as_deref() == user.and_then(|user| user.partition.as_deref())
     };
     fields.extend(weighed.own.keys().filter(of_row).map(|key| key.field.clone()));
     fields

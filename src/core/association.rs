@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::name::{AccountName, QosName, UserName};
 use super::policy::LimitType;
+use super::small_map::SmallMap;
 use super::tres::Tres;
 
 /// An association's share of its parent.
@@ -29,7 +31,7 @@ impl fmt::Display for Share {
 
 /// Limits of one association by kind and TRES. GrpTRESMins and MaxTRESMins in TRES-minutes (memory MB-minutes), GrpTRES
 /// in counts (memory MB).
-pub type TresLimits = BTreeMap<LimitType, BTreeMap<Tres, u64>>;
+pub type TresLimits = SmallMap<LimitType, SmallMap<Tres, u64>>;
 
 /// A limit on a number of jobs, which is one number of an association.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -72,7 +74,7 @@ impl fmt::Display for JobLimit {
 }
 
 /// Limits on numbers of jobs; what is absent is unlimited or inherited.
-pub type JobLimits = BTreeMap<JobLimit, u64>;
+pub type JobLimits = SmallMap<JobLimit, u64>;
 
 /// What one row of `sacctmgr show assoc` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,9 +101,9 @@ pub struct ObservedUser {
     /// The user.
     pub user: UserName,
     /// The partition the association is bound to, where it is.
-    pub partition: Option<String>,
-    /// Its values.
-    pub row: ObservedAssociation,
+    pub partition: Option<Box<str>>,
+    /// Its values; rows that say the same share them, as nearly all rows of users do.
+    pub row: Arc<ObservedAssociation>,
 }
 
 /// An account and the user associations directly below it.
@@ -112,8 +114,8 @@ pub struct ObservedAccount {
     /// Its parent; `None` for root.
     pub parent: Option<AccountName>,
     /// Its values.
-    pub row: ObservedAssociation,
-    /// Users directly below it.
+    pub row: Arc<ObservedAssociation>,
+    /// Users directly below it, no user and partition twice.
     pub users: Vec<ObservedUser>,
 }
 
@@ -321,17 +323,24 @@ impl UserRow {
 }
 
 impl ObservedAccount {
-    /// How a row of one of its users is addressed.
-    pub fn row_of(&self, user: &ObservedUser) -> UserRow {
-        match &user.partition {
-            Some(partition) => UserRow::Partition(partition.clone()),
-            None if self.users.iter().filter(|other| other.user == user.user).count() > 1 => UserRow::Unbound,
-            None => UserRow::Only,
-        }
+    /// Users with rows that are bound to partitions.
+    pub fn bound_users(&self) -> BTreeSet<&UserName> {
+        self.users.iter().filter(|row| row.partition.is_some()).map(|row| &row.user).collect()
     }
 
     /// A user's row.
     pub fn user(&self, user: &UserName, row: &UserRow) -> Option<&ObservedUser> {
         self.users.iter().find(|known| known.user == *user && known.partition.as_deref() == row.partition())
+    }
+}
+
+impl ObservedUser {
+    /// How the row is addressed, where `bound` are its account's [`ObservedAccount::bound_users`].
+    pub fn addressed(&self, bound: &BTreeSet<&UserName>) -> UserRow {
+        match &self.partition {
+            Some(partition) => UserRow::Partition(partition.to_string()),
+            None if bound.contains(&self.user) => UserRow::Unbound,
+            None => UserRow::Only,
+        }
     }
 }

@@ -10,6 +10,7 @@ use super::evaluate::{Decided, Decision, Level, Lever, QosRules};
 use super::name::{AccountName, QosName, SourceName, UserName};
 use super::own::{OwnField, OwnValues};
 use super::plan::{Because, ResetMarker};
+use super::small_map::SmallMap;
 
 /// A wish of one source for one account, or for a user's associations of it: from its policy as evaluated here, from a
 /// command of its server, or from a quota.
@@ -209,16 +210,18 @@ fn because(wish: &Wish) -> Because {
 
 fn join_limits(into: &mut TresLimits, from: &TresLimits) {
     for (kind, values) in from {
-        let limits = into.entry(*kind).or_default();
+        let limits = into.or_insert(*kind, SmallMap::new());
         for (tres, value) in values {
-            limits.entry(tres.clone()).and_modify(|v| *v = (*v).min(*value)).or_insert(*value);
+            let least = limits.or_insert(tres.clone(), *value);
+            *least = (*least).min(*value);
         }
     }
 }
 
 fn join_jobs(into: &mut JobLimits, from: &JobLimits) {
     for (which, value) in from {
-        into.entry(*which).and_modify(|v| *v = (*v).min(*value)).or_insert(*value);
+        let least = into.or_insert(*which, *value);
+        *least = (*least).min(*value);
     }
 }
 

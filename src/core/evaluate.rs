@@ -13,6 +13,7 @@ use super::exact::Exact;
 use super::name::{AccountName, QosName, SourceName};
 use super::period::{Period, PeriodKind};
 use super::policy::{LimitType, Policy, QosStrategy};
+use super::small_map::SmallMap;
 use super::tres::{BillingWeights, Tres, TresSeconds};
 
 /// Share of the total at which people are told, percent.
@@ -164,7 +165,7 @@ pub struct Decided {
     /// Period.
     pub period: Period,
     /// Per component.
-    pub components: BTreeMap<ComponentName, Balance>,
+    pub components: SmallMap<ComponentName, Balance>,
     /// The scalar of usage, weighted or that of the deciding component.
     pub used: Exact,
     /// The scalar of the total.
@@ -300,7 +301,7 @@ fn balances(
     usage: &UsageFacts,
     period: &Period,
     rules: &Rules,
-) -> Result<BTreeMap<ComponentName, Balance>, String> {
+) -> Result<SmallMap<ComponentName, Balance>, String> {
     let mut bases: BTreeMap<ComponentName, Exact> = BTreeMap::new();
     for (name, base) in policy.component_limits.iter().chain(&allocation.limits) {
         bases.insert(name.to_ascii_lowercase(), *base);
@@ -308,7 +309,7 @@ fn balances(
     if bases.is_empty() {
         return Err("neither the allocation nor its policy grants an amount of any component".into());
     }
-    let mut balances = BTreeMap::new();
+    let mut balances = SmallMap::new();
     for (name, base) in bases {
         if base.is_negative() {
             return Err(format!("the granted amount of component {name} is negative ({base})"));
@@ -362,7 +363,7 @@ struct Scalar {
 impl Scalar {
     fn of(
         policy: &Policy,
-        components: &BTreeMap<ComponentName, Balance>,
+        components: &SmallMap<ComponentName, Balance>,
         rules: &Rules,
     ) -> Result<Scalar, String> {
         if policy.billing {
@@ -470,12 +471,12 @@ fn minutes_with_grace(minutes: Exact, grace_factor: Exact) -> Option<u64> {
 
 fn limits(
     policy: &Policy,
-    components: &BTreeMap<ComponentName, Balance>,
+    components: &SmallMap<ComponentName, Balance>,
     grace_factor: Exact,
     rules: &Rules,
 ) -> Result<(TresLimits, Vec<String>), String> {
     let mut findings = Vec::new();
-    let mut values = BTreeMap::new();
+    let mut values = SmallMap::new();
     if policy.billing && !policy.weights.is_empty() {
         match billing_differs(policy, components, rules) {
             Some(finding) => findings.push(finding),
@@ -496,10 +497,8 @@ fn limits(
             let unit = Exact::fraction(component.unit.tres_seconds(), 60).ok_or(NO_ROOM)?;
             let minutes = balance.total.times(unit).ok_or(NO_ROOM)?;
             let value = minutes_with_grace(minutes, grace_factor).ok_or(NO_ROOM)?;
-            values
-                .entry(component.tres.clone())
-                .and_modify(|smaller: &mut u64| *smaller = value.min(*smaller))
-                .or_insert(value);
+            let least = values.or_insert(component.tres.clone(), value);
+            *least = value.min(*least);
         }
     }
     if policy.limit_type == LimitType::GrpTRES && !values.is_empty() {
@@ -508,13 +507,13 @@ fn limits(
                 .into(),
         );
     }
-    Ok((BTreeMap::from([(policy.limit_type, values)]), findings))
+    Ok((TresLimits::from([(policy.limit_type, values)]), findings))
 }
 
 /// Says so when Slurm would count a `billing` limit in other units than the policy's.
 fn billing_differs(
     policy: &Policy,
-    components: &BTreeMap<ComponentName, Balance>,
+    components: &SmallMap<ComponentName, Balance>,
     rules: &Rules,
 ) -> Option<String> {
     let left_out = "the limit on billing is left out and the QOS enforces the budget";

@@ -53,7 +53,8 @@ macro_rules! name_type {
             /// Checks `text`; folds it to lower case where Slurm does so itself.
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 check($kind, text)?;
-                Ok(Self(if $lower { text.to_ascii_lowercase().into() } else { text.into() }))
+                let folds = $lower && text.bytes().any(|byte| byte.is_ascii_uppercase());
+                Ok(Self(if folds { text.to_ascii_lowercase().into() } else { text.into() }))
             }
 
             /// The name as it is written in an argument vector.

@@ -14,7 +14,7 @@ use super::desired::{Desired, DesiredUser};
 use super::evaluate::QosRules;
 use super::exact::Exact;
 use super::name::{AccountName, Names, QosName, SourceName, UserName};
-use super::own::{OwnField, OwnKey, OwnValues, Row, RowDifference, RowWanted};
+use super::own::{OwnField, OwnKey, OwnValues, Row, RowDifference, RowWanted, of_account};
 use super::policy::LimitType;
 use super::tres::Tres;
 use group::grouped;
@@ -206,7 +206,7 @@ pub fn plan(
     for wanted in desired.values() {
         let Some(account) = observed.accounts.get(&wanted.account) else {
             let nobody_asks = wanted.because.is_empty() && wanted.users.is_empty();
-            plan.forget.extend(owned.own.keys().filter(|key| key.account == wanted.account).cloned());
+            plan.forget.extend(of_account(&wanted.account, &owned.own).cloned());
             if !nobody_asks {
                 plan.missing.push(wanted.account.clone());
             }
@@ -322,10 +322,18 @@ fn users_difference(
     owned: &Owned,
     plan: &mut Plan,
 ) -> Vec<Difference> {
-    let nothing = DesiredUser::default();
+    let of_users = own_of_users(&account.account, &owned.own);
     let mut found = Vec::new();
+    if wanted.users.is_empty() && of_users.is_empty() {
+        return found;
+    }
+    let (nothing, bound) = (DesiredUser::default(), account.bound_users());
     for user in &account.users {
-        let asked = wanted.users.get(&user.user).unwrap_or(&nothing);
+        let asked = wanted.users.get(&user.user);
+        if asked.is_none() && !of_users.contains_key(&(&user.user, user.partition.as_deref())) {
+            continue;
+        }
+        let asked = asked.unwrap_or(&nothing);
         let mut returning: BTreeSet<OwnField> = BTreeSet::from([OwnField::Fairshare]);
         for (kind, values) in &asked.limits {
             returning.extend(values.keys().map(|tres| OwnField::Tres(*kind, tres.clone())));
@@ -349,7 +357,7 @@ fn users_difference(
         plan.findings.extend(findings);
         if !set.is_empty() {
             found.push(Difference {
-                user: Some((user.user.clone(), account.row_of(user))),
+                user: Some((user.user.clone(), user.addressed(&bound))),
                 account: account.account.clone(),
                 set,
                 tightens,
@@ -357,12 +365,24 @@ fn users_difference(
             });
         }
     }
-    let there = |key: &OwnKey| {
-        let row = key.partition.clone().map_or(UserRow::Only, UserRow::Partition);
-        key.user.as_ref().is_none_or(|user| account.user(user, &row).is_some())
-    };
-    let of_account = owned.own.keys().filter(|key| key.account == account.account);
-    plan.forget.extend(of_account.filter(|key| !there(key)).cloned());
+    let there: BTreeSet<(&UserName, Option<&str>)> =
+        account.users.iter().map(|row| (&row.user, row.partition.as_deref())).collect();
+    let gone = of_users.into_iter().filter(|(row, _)| !there.contains(row));
+    plan.forget.extend(gone.flat_map(|(_, keys)| keys).cloned());
+    found
+}
+
+/// What is remembered of the rows of an account's users, by user and partition.
+fn own_of_users<'a>(
+    account: &AccountName,
+    own: &'a OwnValues,
+) -> BTreeMap<(&'a UserName, Option<&'a str>), Vec<&'a OwnKey>> {
+    let mut found: BTreeMap<_, Vec<&OwnKey>> = BTreeMap::new();
+    for key in of_account(account, own) {
+        if let Some(user) = &key.user {
+            found.entry((user, key.partition.as_deref())).or_default().push(key);
+        }
+    }
     found
 }
 
@@ -398,15 +418,24 @@ fn below(
         tree.subtree_without(&wanted.account, |name| desired.get(name).is_some_and(|below| below.governed))
     {
         let is_top = account.account == wanted.account;
-        if !is_top {
+        if !is_top && has_own_qos(&account.row) {
             found.extend(row_below(wanted, None, account, &account.row, qos, rules));
         }
-        for user in &account.users {
-            let row = account.row_of(user);
-            found.extend(row_below(wanted, Some((&user.user, row)), account, &user.row, qos, rules));
+        let mut of_users = account.users.iter().filter(|user| has_own_qos(&user.row)).peekable();
+        if of_users.peek().is_some() {
+            let bound = account.bound_users();
+            found.extend(of_users.filter_map(|user| {
+                let row = user.addressed(&bound);
+                row_below(wanted, Some((&user.user, row)), account, &user.row, qos, rules)
+            }));
         }
     }
     found
+}
+
+/// Whether a row does not follow the account above it.
+fn has_own_qos(row: &ObservedAssociation) -> bool {
+    row.qos_is_own || row.default_qos_is_own
 }
 
 fn row_below(
@@ -418,9 +447,6 @@ fn row_below(
     rules: &QosRules,
 ) -> Option<Difference> {
     let mut set = Assignments::default();
-    if !row.qos_is_own && !row.default_qos_is_own {
-        return None;
-    }
     let tightens = assign_qos(&mut set, row, qos, rules);
     (!set.is_empty()).then(|| Difference {
         user: user.map(|(user, row)| (user.clone(), row)),

@@ -26,7 +26,7 @@ use crate::config::Enforcement;
 use crate::core::association::Observed;
 use crate::core::command::Mode;
 use crate::core::desired::{Desired, Wish, desired};
-use crate::core::evaluate::{Decision, PartitionWeights, Rules};
+use crate::core::evaluate::{Decided, Decision, PartitionWeights, Rules};
 use crate::core::name::AccountName;
 use crate::core::own::OwnValues;
 use crate::core::plan::{Change, Outcome, Owned, Plan, PlanLimits, PlannedChange, ResetMarker, plan};
@@ -380,19 +380,30 @@ fn due_resets(
         })
         .collect();
     let mut due: BTreeSet<ResetMarker> = BTreeSet::new();
-    for decided in decisions.iter().filter_map(Decision::decided).filter(|d| d.raw_usage_reset) {
+    let resetting: Vec<&Decided> =
+        decisions.iter().filter_map(Decision::decided).filter(|d| d.raw_usage_reset).collect();
+    let names = resetting
+        .iter()
+        .map(|d| [d.account.as_str(), d.source.as_str(), d.policy.as_str(), d.period.name.as_str()]);
+    let mut looked_at = BTreeSet::new();
+    for place in agent.store.resets_without_marker(names)? {
+        let decided = resetting[place];
         let marker = ResetMarker {
             account: decided.account.clone(),
             source: decided.source.clone(),
             policy: decided.policy.clone(),
             period: decided.period.name.clone(),
         };
+        // Two allocations of one account have one marker.
+        if !looked_at.insert(marker.clone()) {
+            continue;
+        }
         let servers = agreement::enforcement(&agent.config, &marker.source) == Enforcement::Server;
         let adopted = agent.store.adopted(&marker.account, &marker.source, &marker.policy)?.is_some();
         // Where the server alone counts, its command is the only reset; should that change, the period is taken as begun.
         if servers || !adopted {
             agent.store.put_reset(&marker, now, ResetHow::Adopted)?;
-        } else if !agent.store.reset_done(&marker)? {
+        } else {
             due.insert(marker);
         }
     }

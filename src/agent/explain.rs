@@ -240,7 +240,7 @@ fn field<'a>(
         account: wish.account.clone(),
         decides: wanted.as_ref() == Some(&value),
         value,
-        text: wish.text.clone(),
+        text: wish.text.to_string(),
     });
     Field { asked: asked.collect(), name, now, wanted }
 }

@@ -2,6 +2,7 @@
 //! knows who asked for it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -23,7 +24,7 @@ pub struct Wish {
     /// Who wishes.
     pub source: SourceName,
     /// The rule in one line, for people.
-    pub text: String,
+    pub text: Arc<str>,
     /// Fairshare.
     pub fairshare: Option<u32>,
     /// Limits.
@@ -39,12 +40,12 @@ pub struct Wish {
 
 impl Wish {
     /// A wish for nothing yet.
-    pub fn new(account: AccountName, source: SourceName, text: String) -> Wish {
+    pub fn new(account: AccountName, source: SourceName, text: impl Into<Arc<str>>) -> Wish {
         Wish {
             account,
             user: None,
             source,
-            text,
+            text: text.into(),
             fairshare: None,
             limits: TresLimits::new(),
             jobs: JobLimits::new(),
@@ -59,7 +60,7 @@ impl Wish {
             fairshare: Some(decided.fairshare),
             limits: decided.limits.clone(),
             qos: Some(decided.qos.clone()),
-            ..Wish::new(decided.account.clone(), decided.source.clone(), decided.reason.clone())
+            ..Wish::new(decided.account.clone(), decided.source.clone(), Arc::clone(&decided.reason))
         };
         if qos.lever == Lever::Submit && decided.effect == Level::Blocked { wish.refusing() } else { wish }
     }

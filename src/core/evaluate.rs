@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::fmt::Write;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +24,7 @@ pub const NOTIFICATION_PERCENT: i128 = 80;
 pub const SLOWDOWN_PERCENT: i128 = 100;
 
 /// How far an allocation is used up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Below 80 %.
@@ -185,7 +187,7 @@ pub struct Decided {
     /// Whether raw usage is to be zeroed when a period begins.
     pub raw_usage_reset: bool,
     /// The rule in one line.
-    pub reason: String,
+    pub reason: Arc<str>,
     /// Where Slurm cannot mean what the policy says.
     pub findings: Vec<String>,
 }
@@ -271,21 +273,24 @@ fn decide(
         _ => Level::Notification,
     };
     let qos = wanted_qos(policy, &scalar, effect, rules)?;
+    let percent = scalar.percent();
     let totals = components.values().try_fold(Exact::ZERO, |sum, b| sum.plus(b.total)).ok_or(NO_ROOM)?;
     let third = totals.over(Exact::whole(3)).ok_or(NO_ROOM)?.floor().clamp(1, i128::from(u32::MAX - 2));
     let (limits, findings) = limits(policy, &components, grace_factor, rules)?;
+    let reason = reason(policy, &scalar, percent, level, effect, &qos).into();
+    let (used, total) = (scalar.used, scalar.total);
     Ok(Decided {
         account: allocation.account.clone(),
         source: policy.source.clone(),
         policy: policy.id.clone(),
         allocation: allocation.id.clone(),
         period: period.clone(),
-        used: scalar.used,
-        total: scalar.total,
-        percent: scalar.percent(),
+        used,
+        total,
+        percent,
         level,
         effect,
-        reason: reason(policy, &scalar, level, effect, &qos),
+        reason,
         qos,
         fairshare: u32::try_from(third).map_err(|_| NO_ROOM)?,
         limits,
@@ -302,7 +307,7 @@ fn balances(
     period: &Period,
     rules: &Rules,
 ) -> Result<SmallMap<ComponentName, Balance>, String> {
-    let mut bases: BTreeMap<ComponentName, Exact> = BTreeMap::new();
+    let mut bases: SmallMap<ComponentName, Exact> = SmallMap::new();
     for (name, base) in policy.component_limits.iter().chain(&allocation.limits) {
         bases.insert(name.to_ascii_lowercase(), *base);
     }
@@ -353,19 +358,19 @@ pub fn weight_of(weights: &BillingWeights, component: &str, tres: Option<&Tres>)
 }
 
 /// The one number that is compared with the thresholds.
-struct Scalar {
+struct Scalar<'a> {
     used: Exact,
     total: Exact,
     /// The component that decides when billing is off.
-    component: Option<ComponentName>,
+    component: Option<&'a str>,
 }
 
-impl Scalar {
+impl<'a> Scalar<'a> {
     fn of(
         policy: &Policy,
-        components: &SmallMap<ComponentName, Balance>,
+        components: &'a SmallMap<ComponentName, Balance>,
         rules: &Rules,
-    ) -> Result<Scalar, String> {
+    ) -> Result<Scalar<'a>, String> {
         if policy.billing {
             let (mut used, mut total) = (Exact::ZERO, Exact::ZERO);
             for (name, balance) in components {
@@ -380,7 +385,7 @@ impl Scalar {
         let mut decisive: Option<Scalar> = None;
         for (name, balance) in components {
             let candidate =
-                Scalar { used: balance.used, total: balance.total, component: Some(name.clone()) };
+                Scalar { used: balance.used, total: balance.total, component: Some(name.as_str()) };
             let closer = match &decisive {
                 None => true,
                 // Nothing granted and nothing used says nothing, unless it is all there is.
@@ -422,7 +427,7 @@ impl Scalar {
     }
 }
 
-fn wanted_qos(policy: &Policy, scalar: &Scalar, effect: Level, rules: &Rules) -> Result<QosName, String> {
+fn wanted_qos(policy: &Policy, scalar: &Scalar<'_>, effect: Level, rules: &Rules) -> Result<QosName, String> {
     let qos = &rules.qos;
     let mut wanted = match effect {
         Level::Blocked if qos.lever == Lever::Qos => return Ok(qos.blocked.clone()),
@@ -439,18 +444,33 @@ fn wanted_qos(policy: &Policy, scalar: &Scalar, effect: Level, rules: &Rules) ->
     Ok(wanted.clone())
 }
 
-fn reason(policy: &Policy, scalar: &Scalar, level: Level, effect: Level, qos: &QosName) -> String {
-    let percent = scalar.percent().and_then(|p| p.to_decimal(2)).map_or("all".into(), |p| format!("{p} %"));
-    let what = match &scalar.component {
-        Some(component) => format!("of {component}, the component closest to its total,"),
-        None => "of the weighted total".to_owned(),
-    };
-    let mut text = format!("{percent} {what} is used: {level}, QOS {qos}");
+fn reason(
+    policy: &Policy,
+    scalar: &Scalar<'_>,
+    percent: Option<Exact>,
+    level: Level,
+    effect: Level,
+    qos: &QosName,
+) -> String {
+    let mut text = String::with_capacity(REASON_BYTES);
+    match percent.and_then(|percent| percent.to_decimal(2)) {
+        Some(percent) => text.extend([&percent, " %"]),
+        None => text.push_str("all"),
+    }
+    match scalar.component {
+        Some(component) => text.extend([" of ", component, ", the component closest to its total,"]),
+        None => text.push_str(" of the weighted total"),
+    }
+    text.extend([" is used: ", level.as_str(), ", QOS ", qos.as_str()]);
     if effect < level && level >= Level::Slowdown {
-        text.push_str(&format!("; the policy's actions ({}) allow no more", action_names(policy)));
+        write!(text, "; the policy's actions ({}) allow no more", action_names(policy))
+            .expect("writing to a string cannot fail");
     }
     text
 }
+
+/// Room for a reason as nearly all are, bytes.
+const REASON_BYTES: usize = 96;
 
 fn action_names(policy: &Policy) -> String {
     let named = [

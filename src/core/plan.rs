@@ -4,6 +4,7 @@
 mod group;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -96,7 +97,7 @@ pub struct Because {
     /// Where the rule came from.
     pub source: SourceName,
     /// The rule in one line.
-    pub text: String,
+    pub text: Arc<str>,
 }
 
 /// A change with its reasons.

@@ -261,7 +261,7 @@ fn outlook(cpu: &str, ram: &str, deciding: Option<&str>, level: Level) -> Outloo
             fairshare: 1,
             limits: TresLimits::new(),
             raw_usage_reset: false,
-            reason: String::new(),
+            reason: "".into(),
             findings: Vec::new(),
         },
         deciding: deciding.map(str::to_owned),

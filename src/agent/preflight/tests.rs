@@ -91,7 +91,8 @@ fn server() -> ServerFacts {
 fn site() -> (Facts, Config) {
     let config = config::parse(CONFIG, "test.toml").unwrap();
     let own = &config.allocations[0];
-    let snapshot = Snapshot { policies: vec![own.policy.clone()], allocations: vec![own.allocation.clone()] };
+    let (policy, allocation) = (own.policy.as_ref().clone(), own.allocation.as_ref().clone());
+    let snapshot = Snapshot { policies: vec![policy], allocations: vec![allocation] };
     let version = || Some("22.05.8".to_owned());
     let facts = Facts {
         now: Epoch(1_795_332_000),

@@ -19,7 +19,7 @@ const LIMITS: PlanLimits = PlanLimits {
 };
 
 fn quota(source: &str) -> Wish {
-    Wish { returns: true, ..Wish::new(account("bio"), SourceName::parse(source).unwrap(), "a quota".into()) }
+    Wish { returns: true, ..Wish::new(account("bio"), SourceName::parse(source).unwrap(), "a quota") }
 }
 
 fn user_quota(source: &str) -> Wish {

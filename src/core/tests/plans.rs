@@ -28,7 +28,7 @@ fn wish(name: &str, fairshare: u32, minutes: u64, list: &str) -> Wish {
         fairshare: Some(fairshare),
         limits: [(LimitType::GrpTRESMins, [(tres("cpu"), minutes)].into())].into(),
         qos: Some(qos(list)),
-        ..Wish::new(account(name), SourceName::parse("waldur").unwrap(), "because".into())
+        ..Wish::new(account(name), SourceName::parse("waldur").unwrap(), "because")
     }
 }
 

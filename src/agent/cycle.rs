@@ -306,11 +306,14 @@ async fn govern(
     if ask.dry_run {
         report.weighed =
             Some(Weighed { observed: observed.clone(), wishes, own: own.clone(), wanted: wanted.clone() });
+    } else {
+        drop(wishes);
     }
     if let Some(only) = &ask.account {
         wanted.retain(|account, _| account == only);
     }
     let plan = make_plan(agent, &wanted, &observed, own, scene.rules, ask.dry_run)?;
+    drop(wanted);
     Step::Planned.passed();
     report.findings.extend(plan.findings.iter().cloned());
     report.findings.extend(plan.missing.iter().map(|name| format!("account {name} does not exist")));
@@ -385,7 +388,7 @@ fn due_resets(
     let names = resetting
         .iter()
         .map(|d| [d.account.as_str(), d.source.as_str(), d.policy.as_str(), d.period.name.as_str()]);
-    let mut looked_at = BTreeSet::new();
+    let (mut looked_at, mut begun) = (BTreeSet::new(), Vec::new());
     for place in agent.store.resets_without_marker(names)? {
         let decided = resetting[place];
         let marker = ResetMarker {
@@ -402,10 +405,13 @@ fn due_resets(
         let adopted = agent.store.adopted(&marker.account, &marker.source, &marker.policy)?.is_some();
         // Where the server alone counts, its command is the only reset; should that change, the period is taken as begun.
         if servers || !adopted {
-            agent.store.put_reset(&marker, now, ResetHow::Adopted)?;
+            begun.push(marker);
         } else {
             due.insert(marker);
         }
+    }
+    if !begun.is_empty() {
+        agent.store.put_resets(&begun, now, ResetHow::Adopted)?;
     }
     due.extend(orders.new.iter().filter(|order| order.binding).filter_map(|order| order.reset.clone()));
     Ok(due.into_iter().filter(|marker| !open.contains(marker)).collect())

@@ -14,7 +14,7 @@ use super::step::Step;
 use super::verify::{WindowAgreement, repair, verify};
 use crate::core::allocation::Allocation;
 use crate::core::association::{Observed, TresLimits};
-use crate::core::desired::ancestors;
+use crate::core::desired::ancestors_of;
 use crate::core::evaluate::{Decision, Level, Rules, UsageFacts, evaluate};
 use crate::core::exact::Exact;
 use crate::core::job::JobRecord;
@@ -48,7 +48,8 @@ impl Periods {
     pub fn of(facts: &Facts, now: Epoch, zone: &TimeZone, previous_s: i64) -> Result<Periods, AgentError> {
         let mut pairs = BTreeMap::new();
         let kinds = facts.offers.iter().flat_map(|offer| offer.policies.iter().map(|policy| policy.period));
-        for kind in kinds.chain([PeriodKind::Month]) {
+        let kinds: BTreeSet<PeriodKind> = kinds.chain([PeriodKind::Month]).collect();
+        for kind in kinds {
             let current = Period::containing(kind, now, zone)?;
             let previous = current.previous(zone);
             pairs.insert(kind, PeriodPair { current, previous });
@@ -214,8 +215,10 @@ impl Judge<'_> {
             return Err(incomplete.to_owned());
         }
         let (account, config) = (&allocation.account, &self.agent.config);
-        config.accounts.allows(account, ancestors(account, self.grounds.observed))?;
-        if !self.grounds.observed.accounts.contains_key(account) {
+        let observed = self.grounds.observed;
+        let known = observed.accounts.get(account);
+        config.accounts.allows(account, ancestors_of(known, observed))?;
+        if known.is_none() {
             return Err(format!(
                 "account {account} does not exist on cluster {}; create it or correct the resource's backend_id",
                 config.cluster.name

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::association::{JobLimit, JobLimits, Observed, TresLimits};
+use super::association::{JobLimit, JobLimits, Observed, ObservedAccount, TresLimits};
 use super::evaluate::{Decided, Decision, Level, Lever, QosRules};
 use super::name::{AccountName, QosName, SourceName, UserName};
 use super::own::{OwnField, OwnValues};
@@ -228,13 +228,12 @@ fn join_jobs(into: &mut JobLimits, from: &JobLimits) {
 
 /// From the top of the tree down, so that each account looks at the nearest managed one above it and no further.
 fn inherit_strictness(wanted: &mut BTreeMap<AccountName, Desired>, observed: &Observed, rules: &QosRules) {
-    let from_the_top: Vec<&AccountName> =
-        observed.tree().from_the_leaves().into_iter().rev().map(|account| &account.account).collect();
+    let from_the_leaves = observed.tree().from_the_leaves();
     // The nearest managed account at or above each one that was passed.
     let mut nearest: HashMap<&AccountName, &AccountName> = HashMap::new();
-    for name in from_the_top {
-        let parent = observed.accounts.get(name).and_then(|account| account.parent.as_ref());
-        let above = parent.and_then(|parent| nearest.get(parent)).copied();
+    for account in from_the_leaves.into_iter().rev() {
+        let name = &account.account;
+        let above = account.parent.as_ref().and_then(|parent| nearest.get(parent)).copied();
         if let Some(parent) = above.and_then(|above| wanted.get(above)) {
             let (qos, because) = (parent.qos.clone(), parent.because.clone());
             // An account that only quotas ask something of follows the one above it by itself.
@@ -256,7 +255,16 @@ fn inherit_strictness(wanted: &mut BTreeMap<AccountName, Desired>, observed: &Ob
 
 /// The accounts above one, nearest first, root excluded.
 pub fn ancestors<'a>(account: &AccountName, observed: &'a Observed) -> impl Iterator<Item = &'a AccountName> {
-    let above = |name: &AccountName| observed.accounts.get(name)?.parent.as_ref().filter(|up| !up.is_root());
+    ancestors_of(observed.accounts.get(account), observed)
+}
+
+/// As [`ancestors`], of an account that has been looked up.
+pub fn ancestors_of<'a>(
+    account: Option<&'a ObservedAccount>,
+    observed: &'a Observed,
+) -> impl Iterator<Item = &'a AccountName> {
+    let above = |account: &'a ObservedAccount| account.parent.as_ref().filter(|up| !up.is_root());
+    let next = move |name: &&AccountName| observed.accounts.get(*name).and_then(above);
     // No way up is longer than there are accounts: the walk ends should Slurm ever show a circle.
-    std::iter::successors(above(account), move |name| above(name)).take(observed.accounts.len())
+    std::iter::successors(account.and_then(above), next).take(observed.accounts.len())
 }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use num_rational::Ratio;
-use num_traits::{CheckedAdd, CheckedDiv, CheckedMul, CheckedSub};
+use num_traits::CheckedDiv;
 use serde::{Deserialize, Serialize};
 
 /// Most digits after the point that a number from outside may have; more cannot be told apart from noise of
@@ -77,18 +77,12 @@ impl Exact {
 
     /// Sum.
     pub fn plus(self, other: Exact) -> Option<Exact> {
-        match self.both_whole(other) {
-            Some((a, b)) => a.checked_add(b).map(Exact::whole),
-            None => self.0.checked_add(&other.0).map(Exact),
-        }
+        self.joined(other, i128::checked_add)
     }
 
     /// Difference.
     pub fn minus(self, other: Exact) -> Option<Exact> {
-        match self.both_whole(other) {
-            Some((a, b)) => a.checked_sub(b).map(Exact::whole),
-            None => self.0.checked_sub(&other.0).map(Exact),
-        }
+        self.joined(other, i128::checked_sub)
     }
 
     /// Product.
@@ -97,9 +91,6 @@ impl Exact {
             return a.checked_mul(b).map(Exact::whole);
         }
         let ((a, b), (c, d)) = (self.parts(), other.parts());
-        if a == i128::MIN || c == i128::MIN {
-            return self.0.checked_mul(&other.0).map(Exact);
-        }
         // What both are reduced by leaves nothing to reduce the product by.
         let (over, under) = (common_divisor(a, d), common_divisor(c, b));
         let numerator = (a / over).checked_mul(c / under)?;
@@ -112,7 +103,29 @@ impl Exact {
         if other == Exact::ZERO {
             return None;
         }
-        self.0.checked_div(&other.0).map(Exact)
+        let ((a, b), (c, d)) = (self.parts(), other.parts());
+        if a == i128::MIN {
+            return self.0.checked_div(&other.0).map(Exact);
+        }
+        let (over, under) = (common_divisor(a, c), common_divisor(b, d));
+        let numerator = (a / over).checked_mul(d / under)?;
+        let denominator = (b / under).checked_mul(c / over)?;
+        let sign = denominator.signum();
+        Some(Exact(Ratio::new_raw(numerator.checked_mul(sign)?, denominator.checked_mul(sign)?)))
+    }
+
+    /// Sum or difference over the least common denominator.
+    fn joined(self, other: Exact, join: fn(i128, i128) -> Option<i128>) -> Option<Exact> {
+        let ((a, b), (c, d)) = (self.parts(), other.parts());
+        let (left, right, under) = if b == d {
+            (a, c, b)
+        } else {
+            let under = (b / common_divisor(b, d)).checked_mul(d)?;
+            ((under / b).checked_mul(a)?, (under / d).checked_mul(c)?, under)
+        };
+        let over = join(left, right)?;
+        let common = common_divisor(over, under);
+        Some(Exact(Ratio::new_raw(over / common, under / common)))
     }
 
     /// Numerator and denominator.
@@ -146,9 +159,18 @@ impl Exact {
         };
         let rounded = below + i128::from(up);
         let sign = if rounded < 0 { "-" } else { "" };
-        let digits = format!("{:0>width$}", rounded.unsigned_abs(), width = places as usize + 1);
-        let (whole, fraction) = digits.split_at(digits.len() - places as usize);
-        Some(if places == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") })
+        let size = rounded.unsigned_abs();
+        // Numbers of 64 bits are printed several times as fast.
+        let digits = u64::try_from(size).map_or_else(|_| size.to_string(), |small| small.to_string());
+        let missing = (places as usize + 1).saturating_sub(digits.len());
+        let mut text = String::with_capacity(sign.len() + missing + digits.len() + 1);
+        text.push_str(sign);
+        text.extend(std::iter::repeat_n('0', missing));
+        text.push_str(&digits);
+        if places > 0 {
+            text.insert(text.len() - places as usize, '.');
+        }
+        Some(text)
     }
 
     /// Nearest binary fraction, for charts and JSON numbers that only people read.
@@ -157,7 +179,7 @@ impl Exact {
     }
 }
 
-/// The largest number that divides both, at least 1; neither is `i128::MIN`. Nearly all have room in 64 bits, where it is found
+/// The largest number that divides both, at least 1; not both are `i128::MIN`. Nearly all have room in 64 bits, where it is found
 /// several times as fast.
 fn common_divisor(a: i128, b: i128) -> i128 {
     let (mut a, mut b) = (a.unsigned_abs(), b.unsigned_abs());
@@ -219,8 +241,10 @@ impl From<Exact> for String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use num_traits::{CheckedAdd, CheckedMul, CheckedSub};
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn decimals_are_read_exactly() {
@@ -268,6 +292,8 @@ mod tests {
             prop_assert_eq!(left.plus(right).map(|sum| sum.0), left.0.checked_add(&right.0));
             prop_assert_eq!(left.minus(right).map(|rest| rest.0), left.0.checked_sub(&right.0));
             prop_assert_eq!(left.times(right).map(|product| product.0), left.0.checked_mul(&right.0));
+            let quotient = Some(right.0).filter(|right| *right.numer() != 0).and_then(|right| left.0.checked_div(&right));
+            prop_assert_eq!(left.over(right).map(|quotient| quotient.0), quotient);
         }
 
         #[test]

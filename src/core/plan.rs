@@ -203,7 +203,7 @@ pub fn plan(
 ) -> Plan {
     let mut plan = Plan::default();
     let mut differences = Vec::new();
-    let tree = observed.tree();
+    let (tree, ladder) = (observed.tree(), Ladder { rules, owned: rules.owned() });
     for wanted in desired.values() {
         let Some(account) = observed.accounts.get(&wanted.account) else {
             let nobody_asks = wanted.because.is_empty() && wanted.users.is_empty();
@@ -221,10 +221,10 @@ pub fn plan(
             let change = Change::ResetRawUsage { account: marker.account.clone(), marker: marker.clone() };
             plan.changes.push(PlannedChange { change, because: wanted.because.clone() });
         }
-        differences.extend(below(wanted, desired, &tree, rules));
+        differences.extend(below(wanted, desired, &tree, &ladder));
         differences.extend(users_difference(wanted, account, owned, &mut plan));
-        differences.extend(account_difference(wanted, account, owned, rules, &mut plan));
-        plan.findings.extend(weak_block(wanted, account, rules));
+        differences.extend(account_difference(wanted, account, owned, &ladder, &mut plan));
+        plan.findings.extend(weak_block(wanted, account, &ladder));
     }
     let tightened: BTreeSet<&AccountName> =
         differences.iter().filter(|d| d.tightens).map(|d| &d.account).collect();
@@ -257,11 +257,17 @@ fn too_many(tightened: usize, managed: usize, limits: &PlanLimits) -> Option<Str
     None
 }
 
+/// The QOS that are the agent's.
+struct Ladder<'a> {
+    rules: &'a QosRules,
+    owned: BTreeSet<&'a QosName>,
+}
+
 fn account_difference(
     wanted: &Desired,
     account: &ObservedAccount,
     owned: &Owned,
-    rules: &QosRules,
+    ladder: &Ladder<'_>,
     plan: &mut Plan,
 ) -> Option<Difference> {
     let row = &account.row;
@@ -305,7 +311,7 @@ fn account_difference(
         }
     }
     if let Some(qos) = &wanted.qos {
-        tightens |= assign_qos(&mut set, row, qos, rules);
+        tightens |= assign_qos(&mut set, row, qos, ladder);
     }
     (!set.is_empty()).then(|| Difference {
         user: None,
@@ -389,19 +395,25 @@ fn own_of_users<'a>(
 
 /// Sets the QOS list and default where they differ; others' QOS stay in the list and others' default stays. Says
 /// whether that is stricter than what is there.
-fn assign_qos(set: &mut Assignments, row: &ObservedAssociation, wanted: &QosName, rules: &QosRules) -> bool {
-    let owned = rules.owned();
-    let mut list: BTreeSet<QosName> = row.qos.iter().filter(|q| !owned.contains(q)).cloned().collect();
-    list.insert(wanted.clone());
+fn assign_qos(
+    set: &mut Assignments,
+    row: &ObservedAssociation,
+    wanted: &QosName,
+    ladder: &Ladder<'_>,
+) -> bool {
+    let Ladder { rules, owned } = ladder;
     let default_is_ours = row.default_qos.as_ref().is_none_or(|default| owned.contains(default));
-    if list != row.qos {
-        set.qos = Some(list);
+    let is_there =
+        row.qos.contains(wanted) && row.qos.iter().all(|name| name == wanted || !owned.contains(name));
+    if !is_there {
+        let others = row.qos.iter().filter(|name| !owned.contains(name));
+        set.qos = Some(others.chain([wanted]).cloned().collect());
     }
     if default_is_ours && row.default_qos.as_ref() != Some(wanted) {
         set.default_qos = Some(wanted.clone());
     }
-    let now = row.qos.iter().filter_map(|q| rules.strictness(q)).min();
-    set.qos.is_some() && rules.strictness(wanted) > now.or(Some(Exact::ZERO))
+    let now = || row.qos.iter().filter_map(|q| rules.strictness(q)).min();
+    set.qos.is_some() && rules.strictness(wanted) > now().or(Some(Exact::ZERO))
 }
 
 /// Rows below an account that have a QOS list or default of their own do not follow it: they are set as well, else
@@ -411,7 +423,7 @@ fn below(
     wanted: &Desired,
     desired: &BTreeMap<AccountName, Desired>,
     tree: &AccountTree<'_>,
-    rules: &QosRules,
+    ladder: &Ladder<'_>,
 ) -> Vec<Difference> {
     let Some(qos) = &wanted.qos else { return Vec::new() };
     let mut found = Vec::new();
@@ -420,14 +432,14 @@ fn below(
     {
         let is_top = account.account == wanted.account;
         if !is_top && has_own_qos(&account.row) {
-            found.extend(row_below(wanted, None, account, &account.row, qos, rules));
+            found.extend(row_below(wanted, None, account, &account.row, qos, ladder));
         }
         let mut of_users = account.users.iter().filter(|user| has_own_qos(&user.row)).peekable();
         if of_users.peek().is_some() {
             let bound = account.bound_users();
             found.extend(of_users.filter_map(|user| {
                 let row = user.addressed(&bound);
-                row_below(wanted, Some((&user.user, row)), account, &user.row, qos, rules)
+                row_below(wanted, Some((&user.user, row)), account, &user.row, qos, ladder)
             }));
         }
     }
@@ -445,10 +457,10 @@ fn row_below(
     account: &ObservedAccount,
     row: &ObservedAssociation,
     qos: &QosName,
-    rules: &QosRules,
+    ladder: &Ladder<'_>,
 ) -> Option<Difference> {
     let mut set = Assignments::default();
-    let tightens = assign_qos(&mut set, row, qos, rules);
+    let tightens = assign_qos(&mut set, row, qos, ladder);
     (!set.is_empty()).then(|| Difference {
         user: user.map(|(user, row)| (user.clone(), row)),
         account: account.account.clone(),
@@ -458,12 +470,14 @@ fn row_below(
     })
 }
 
-fn weak_block(wanted: &Desired, account: &ObservedAccount, rules: &QosRules) -> Option<String> {
-    let strict = wanted.qos.as_ref().and_then(|q| rules.strictness(q)) > Some(Exact::ZERO);
-    let owned = rules.owned();
+fn weak_block(wanted: &Desired, account: &ObservedAccount, ladder: &Ladder<'_>) -> Option<String> {
+    let strict = wanted.qos.as_ref().and_then(|q| ladder.rules.strictness(q)) > Some(Exact::ZERO);
+    if !strict || wanted.submit_blocked() {
+        return None;
+    }
     let others: Vec<&str> =
-        account.row.qos.iter().filter(|q| !owned.contains(q)).map(QosName::as_str).collect();
-    (strict && !wanted.submit_blocked() && !others.is_empty()).then(|| {
+        account.row.qos.iter().filter(|q| !ladder.owned.contains(q)).map(QosName::as_str).collect();
+    (!others.is_empty()).then(|| {
         format!(
             "account {} is to be held to QOS {} but may also use {}: jobs there are not slowed or blocked",
             wanted.account,

@@ -91,9 +91,17 @@ impl Store {
         })
     }
 
-    /// Stores a marker. The first one stays, except that a reset done in an adopted period counts as a reset.
-    pub fn put_reset(&mut self, marker: &ResetMarker, at: Epoch, how: ResetHow) -> Result<(), StoreError> {
-        self.transaction("storing a reset's marker", |tx| Ok(put_marker(tx, marker, at, how)?))
+    /// Stores markers, all in one transaction. The first one of a reset stays, except that a reset done in an adopted period
+    /// counts as a reset.
+    pub fn put_resets(
+        &mut self,
+        markers: &[ResetMarker],
+        at: Epoch,
+        how: ResetHow,
+    ) -> Result<(), StoreError> {
+        self.transaction("storing markers of resets", |tx| {
+            Ok(markers.iter().try_for_each(|marker| put_marker(tx, marker, at, how))?)
+        })
     }
 
     /// Name of the period that was running when the agent first saw this policy of this account.

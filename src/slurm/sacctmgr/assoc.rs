@@ -234,25 +234,41 @@ impl<'a> Stored<'a> {
 /// QOS list and default QOS that a row passes on to those below it.
 type Heritage = (BTreeSet<QosName>, Option<QosName>);
 
+/// The places of a row's values and of what it inherits.
+type ValuesBelow = (usize, Option<usize>);
+
+/// A row, and the place of what it passes on.
+type Finished = (Arc<ObservedAssociation>, usize);
+
 /// Rows with what they inherit, each made once.
 #[derive(Debug)]
 struct FinishedRows {
     values: Vec<Values>,
     heritages: Vec<Heritage>,
-    /// By the places of a row's values and of what it inherits; with the place of what it passes on.
-    made: HashMap<(usize, Option<usize>), (Arc<ObservedAssociation>, usize)>,
+    made: HashMap<ValuesBelow, Finished>,
+    /// The one asked for last: most rows are like the one before.
+    last: Option<(ValuesBelow, Finished)>,
     places: BTreeMap<Heritage, usize>,
 }
 
 impl FinishedRows {
     fn of(values: Vec<Values>) -> Self {
-        Self { values, heritages: Vec::new(), made: HashMap::new(), places: BTreeMap::new() }
+        Self { values, heritages: Vec::new(), made: HashMap::new(), last: None, places: BTreeMap::new() }
     }
 
-    fn finish(&mut self, values: usize, above: Option<usize>) -> (Arc<ObservedAssociation>, usize) {
-        if let Some((row, heritage)) = self.made.get(&(values, above)) {
-            return (Arc::clone(row), *heritage);
+    fn finish(&mut self, values: usize, above: Option<usize>) -> Finished {
+        match &self.last {
+            Some((asked, made)) if *asked == (values, above) => made.clone(),
+            _ => {
+                let made = self.made.get(&(values, above)).cloned();
+                let made = made.unwrap_or_else(|| self.make(values, above));
+                self.last = Some(((values, above), made.clone()));
+                made
+            }
         }
+    }
+
+    fn make(&mut self, values: usize, above: Option<usize>) -> Finished {
         let own = &self.values[values];
         let row = Arc::new(inherit(own, above.map(|place| &self.heritages[place])));
         let heritage = (row.qos.clone(), row.default_qos.clone());
@@ -309,7 +325,7 @@ fn parse_stored_qos(field: &[u8]) -> Result<StoredQos, &'static str> {
 fn leading_fields(row: &[u8]) -> Option<([&[u8]; 5], &[u8])> {
     let (mut found, mut rest) = ([&row[..0]; 5], row);
     for field in &mut found {
-        let end = memchr::memchr(SEPARATOR, rest)?;
+        let end = rest.iter().position(|byte| *byte == SEPARATOR)?;
         (*field, rest) = (&rest[..end], &rest[end + 1..]);
     }
     Some((found, rest))

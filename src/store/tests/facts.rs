@@ -178,7 +178,7 @@ fn nothing_open_and_nothing_in_force_is_ever_removed() {
     store.settle_intent(done, &Outcome::Applied, &[], &[], Epoch(6)).unwrap();
     let marker =
         ResetMarker { account: bio.clone(), source: source(), policy: "p1".into(), period: "2026-11".into() };
-    store.put_reset(&marker, Epoch(5), ResetHow::Reset).unwrap();
+    store.put_resets(std::slice::from_ref(&marker), Epoch(5), ResetHow::Reset).unwrap();
     for at in [5, 6] {
         store.put_decisions(Epoch(at), 1, &[(bio.clone(), json!(at))], 0).unwrap();
     }

@@ -38,6 +38,7 @@ mod totals;
 
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 pub use amie::{
@@ -338,6 +339,8 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
         conn.pragma_update(None, "temp_store", "MEMORY")?;
         conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
         conn.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        // Else every statement with a parameter is compiled anew for every value it is given, as far as SQLite has statistics.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         Ok(conn)
     };
     open().map_err(|source| StoreError::of("opening the store", path.to_owned(), source))

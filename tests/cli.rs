@@ -274,6 +274,27 @@ fn the_emulated_site_passes_its_own_check() {
 }
 
 #[test]
+fn the_emulated_site_has_a_quota_whose_server_counts_as_the_ledger_does() {
+    let place = Place::emulated();
+    let listed = place.emulator_json(&["quota", "list"]);
+    let quota = &listed["sources"][0]["quotas"][0];
+    assert_eq!(
+        (&quota["account"], &quota["limit"], &quota["usage"]),
+        (&"chemistry".into(), &960.into(), &768.into())
+    );
+    let told = place.emulator_json(&["explain", "chemistry"]);
+    let standing = &told["quotas"][0];
+    assert_eq!(
+        (&standing["used"], &standing["level"]),
+        (&"768".into(), &"notification".into()),
+        "{standing:#}"
+    );
+    let fields = told["fields"].as_array().expect("a list");
+    let field = fields.iter().find(|field| field["name"] == "GrpTRESMins gres/gpu").expect("its limit");
+    assert_eq!((&field["now"], &field["wanted"]), (&"960".into(), &"960".into()), "{field:#}");
+}
+
+#[test]
 fn an_account_without_an_allocation_is_refused_with_the_list_of_those_that_have_one() {
     let place = Place::emulated();
     for verb in ["usage", "explain"] {

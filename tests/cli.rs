@@ -140,9 +140,13 @@ fn ledger_verify_names_what_differs_and_repair_mends_it() {
         .iter()
         .flat_map(|window| window["differences"].as_array().expect("differences"))
         .collect();
-    let cpu = differences.iter().find(|one| one["tres"] == "cpu").expect("the amount that was changed");
-    assert_eq!(cpu["kept"], 7);
-    assert!(cpu["counted"].is_u64() && cpu["account"].is_string() && cpu["user"].is_string(), "{cpu}");
+    let of = |whose: &dyn Fn(&Value) -> bool| {
+        *differences.iter().find(|one| one["tres"] == "cpu" && whose(&one["user"])).expect("a difference")
+    };
+    let (odd, lost) = (of(&|user| user == "u"), of(&|user| user != "u"));
+    assert_eq!((&odd["kept"], &odd["counted"]), (&7.into(), &0.into()));
+    assert_eq!(lost["kept"], 0);
+    assert!(lost["counted"].is_u64() && lost["account"].is_string() && lost["user"].is_string(), "{lost}");
 
     let mended = place.emulator(&["ledger", "verify", "--repair"]);
     assert_eq!(mended.code, 0, "{}{}", mended.out, mended.err);

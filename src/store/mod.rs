@@ -14,6 +14,7 @@
 
 mod amie;
 mod columns;
+mod compaction;
 mod cursors;
 mod decisions;
 mod error;
@@ -45,6 +46,7 @@ pub use amie::{
     AmieFailure, AmieFilter, AmieMade, AmieMark, AmieRetention, AmieRow, AmieState, AmieSum, AmieWaiting,
     FORGOTTEN, JobChange, StorageCollection, Word,
 };
+pub use compaction::Compacted;
 pub use decisions::LoggedDecision;
 pub use error::{Class, StoreError};
 pub use held::HeldPlan;

@@ -140,10 +140,13 @@ fn ledger_verify_names_what_differs_and_repair_mends_it() {
         .iter()
         .flat_map(|window| window["differences"].as_array().expect("differences"))
         .collect();
-    let of_u = differences.iter().find(|one| one["user"] == "u" && one["tres"] == "cpu");
-    let cpu = of_u.expect("the amount that was put there");
-    assert_eq!((&cpu["kept"], &cpu["counted"]), (&7.into(), &0.into()), "{cpu}");
-    assert!(cpu["account"].is_string(), "{cpu}");
+    let of = |whose: &dyn Fn(&Value) -> bool| {
+        *differences.iter().find(|one| one["tres"] == "cpu" && whose(&one["user"])).expect("a difference")
+    };
+    let (odd, lost) = (of(&|user| user == "u"), of(&|user| user != "u"));
+    assert_eq!((&odd["kept"], &odd["counted"]), (&7.into(), &0.into()));
+    assert_eq!(lost["kept"], 0);
+    assert!(lost["counted"].is_u64() && lost["account"].is_string() && lost["user"].is_string(), "{lost}");
 
     let mended = place.emulator(&["ledger", "verify", "--repair"]);
     assert_eq!(mended.code, 0, "{}{}", mended.out, mended.err);

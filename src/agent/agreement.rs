@@ -97,10 +97,12 @@ pub fn wishes(
     wishes
 }
 
-/// What is decided, by source and allocation.
+/// What is decided for allocations of servers, by source and allocation.
 fn by_allocation(decisions: &[Decision]) -> HashMap<(&SourceName, &str), Vec<&Decided>> {
     let mut found: HashMap<(&SourceName, &str), Vec<&Decided>> = HashMap::new();
-    for decided in decisions.iter().filter_map(Decision::decided) {
+    let of_servers =
+        decisions.iter().filter_map(Decision::decided).filter(|d| d.source.as_str() != LOCAL_SOURCE);
+    for decided in of_servers {
         found.entry((&decided.source, &decided.allocation)).or_default().push(decided);
     }
     found
@@ -251,21 +253,7 @@ pub fn compare(
             found.extend(of_it.iter().filter_map(|decided| percentage(decided, &logs, now)));
         }
     }
-    let policies = facts.offers.iter().flat_map(|offer| &offer.policies);
-    let policies: HashMap<&str, &Policy> =
-        policies.rev().map(|policy| (policy.id.as_str(), policy)).collect();
-    let mut by_account: HashMap<(&SourceName, &AccountName), Vec<&Decided>> = HashMap::new();
-    for decided in decisions.iter().filter_map(Decision::decided) {
-        by_account.entry((&decided.source, &decided.account)).or_default().push(decided);
-    }
-    for wish in orders.standing.iter().chain(orders.new.iter().map(|order| &order.wish)) {
-        for decided in by_account.get(&(&wish.source, &wish.account)).into_iter().flatten() {
-            let policy = policies.get(decided.policy.as_str());
-            let why =
-                policy.and_then(|p| weights_apart(p, decided.components.keys(), &agent.config.components));
-            found.extend(numbers(decided, wish, why, now));
-        }
-    }
+    found.extend(commanded(agent, facts, decisions, orders, now));
     let before: Option<(CycleSummary, Epoch)> = agent.store.last_report(summary::CYCLE)?;
     let (known, mut total) =
         before.map(|(b, _)| (b.disagreements, b.disagreements_total)).unwrap_or_default();
@@ -278,6 +266,36 @@ pub fn compare(
         }
     }
     Ok((found, total))
+}
+
+/// What commands ask for otherwise than it is decided here.
+fn commanded(
+    agent: &Agent,
+    facts: &Facts,
+    decisions: &[Decision],
+    orders: &Orders,
+    now: Epoch,
+) -> Vec<Disagreement> {
+    let mut found = Vec::new();
+    if orders.standing.is_empty() && orders.new.is_empty() {
+        return found;
+    }
+    let policies = facts.offers.iter().flat_map(|offer| &offer.policies);
+    let policies: HashMap<&str, &Policy> =
+        policies.rev().map(|policy| (policy.id.as_str(), policy.as_ref())).collect();
+    let mut by_account: HashMap<(&SourceName, &AccountName), Vec<&Decided>> = HashMap::new();
+    for decided in decisions.iter().filter_map(Decision::decided) {
+        by_account.entry((&decided.source, &decided.account)).or_default().push(decided);
+    }
+    for wish in orders.standing.iter().chain(orders.new.iter().map(|order| &order.wish)) {
+        for decided in by_account.get(&(&wish.source, &wish.account)).into_iter().flatten() {
+            let policy = policies.get(decided.policy.as_str());
+            let why =
+                policy.and_then(|p| weights_apart(p, decided.components.keys(), &agent.config.components));
+            found.extend(numbers(decided, wish, why, now));
+        }
+    }
+    found
 }
 
 fn level(allocation: &Allocation, of_it: &[&Decided], now: Epoch) -> Option<Disagreement> {

@@ -26,7 +26,7 @@ use crate::config::Enforcement;
 use crate::core::association::Observed;
 use crate::core::command::Mode;
 use crate::core::desired::{Desired, Wish, desired};
-use crate::core::evaluate::{Decision, PartitionWeights, Rules};
+use crate::core::evaluate::{Decided, Decision, PartitionWeights, Rules};
 use crate::core::name::AccountName;
 use crate::core::own::OwnValues;
 use crate::core::plan::{Change, Outcome, Owned, Plan, PlanLimits, PlannedChange, ResetMarker, plan};
@@ -306,11 +306,14 @@ async fn govern(
     if ask.dry_run {
         report.weighed =
             Some(Weighed { observed: observed.clone(), wishes, own: own.clone(), wanted: wanted.clone() });
+    } else {
+        drop(wishes);
     }
     if let Some(only) = &ask.account {
         wanted.retain(|account, _| account == only);
     }
     let plan = make_plan(agent, &wanted, &observed, own, scene.rules, ask.dry_run)?;
+    drop(wanted);
     Step::Planned.passed();
     report.findings.extend(plan.findings.iter().cloned());
     report.findings.extend(plan.missing.iter().map(|name| format!("account {name} does not exist")));
@@ -380,21 +383,35 @@ fn due_resets(
         })
         .collect();
     let mut due: BTreeSet<ResetMarker> = BTreeSet::new();
-    for decided in decisions.iter().filter_map(Decision::decided).filter(|d| d.raw_usage_reset) {
+    let resetting: Vec<&Decided> =
+        decisions.iter().filter_map(Decision::decided).filter(|d| d.raw_usage_reset).collect();
+    let names = resetting
+        .iter()
+        .map(|d| [d.account.as_str(), d.source.as_str(), d.policy.as_str(), d.period.name.as_str()]);
+    let (mut looked_at, mut begun) = (BTreeSet::new(), Vec::new());
+    for place in agent.store.resets_without_marker(names)? {
+        let decided = resetting[place];
         let marker = ResetMarker {
             account: decided.account.clone(),
             source: decided.source.clone(),
             policy: decided.policy.clone(),
             period: decided.period.name.clone(),
         };
+        // Two allocations of one account have one marker.
+        if !looked_at.insert(marker.clone()) {
+            continue;
+        }
         let servers = agreement::enforcement(&agent.config, &marker.source) == Enforcement::Server;
         let adopted = agent.store.adopted(&marker.account, &marker.source, &marker.policy)?.is_some();
         // Where the server alone counts, its command is the only reset; should that change, the period is taken as begun.
         if servers || !adopted {
-            agent.store.put_reset(&marker, now, ResetHow::Adopted)?;
-        } else if !agent.store.reset_done(&marker)? {
+            begun.push(marker);
+        } else {
             due.insert(marker);
         }
+    }
+    if !begun.is_empty() {
+        agent.store.put_resets(&begun, now, ResetHow::Adopted)?;
     }
     due.extend(orders.new.iter().filter(|order| order.binding).filter_map(|order| order.reset.clone()));
     Ok(due.into_iter().filter(|marker| !open.contains(marker)).collect())

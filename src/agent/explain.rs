@@ -115,7 +115,7 @@ pub fn fields(account: &AccountName, weighed: &Weighed) -> Vec<Field> {
         let returns = matches!(field, OwnField::Jobs(_))
             || wanted.is_some_and(|wanted| wanted.returning.contains(&field));
         let remembered = Remembered { account, user: None, partition: None, own: &weighed.own, returns };
-        let row = observed.map(|account| &account.row);
+        let row = observed.map(|account| account.row.as_ref());
         found.push(field_of(String::new(), &field, row, value, &of_account, &remembered));
     }
     let above: Vec<&AccountName> = ancestors(account, &weighed.observed).collect();
@@ -160,7 +160,7 @@ fn asked_fields(
     let of_row = |key: &&OwnKey| {
         key.account == *account
             && key.user.as_ref() == user.map(|user| &user.user)
-            && key.partition == user.and_then(|user| user.partition.clone())
+            && key.partition.as_deref() == user.and_then(|user| user.partition.as_deref())
     };
     fields.extend(weighed.own.keys().filter(of_row).map(|key| key.field.clone()));
     fields
@@ -256,7 +256,7 @@ fn field<'a>(
         account: wish.account.clone(),
         decides: wanted.as_ref() == Some(&value),
         value,
-        text: wish.text.clone(),
+        text: wish.text.to_string(),
     });
     Field { asked: asked.collect(), name, now, wanted }
 }

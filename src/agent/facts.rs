@@ -1,6 +1,7 @@
 //! Step 1: what the sources say, or said last.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,9 +26,9 @@ pub struct Offer {
     /// The source.
     pub source: SourceName,
     /// Its policies.
-    pub policies: Vec<Policy>,
+    pub policies: Vec<Arc<Policy>>,
     /// Its allocations.
-    pub allocations: Vec<Allocation>,
+    pub allocations: Vec<Arc<Allocation>>,
     /// Why nothing new may be decided on it, when that is so.
     pub stale: Option<String>,
 }
@@ -147,7 +148,8 @@ async fn offer(
     };
     let state = state(name, &snapshot, answered, error, notices);
     let stale = answered.and_then(|at| too_old(&agent.config, name, at, now));
-    let (policies, allocations) = (snapshot.policies, snapshot.allocations);
+    let policies = snapshot.policies.into_iter().map(Arc::new).collect();
+    let allocations = snapshot.allocations.into_iter().map(Arc::new).collect();
     Ok((Offer { source: name.clone(), policies, allocations, stale }, state))
 }
 
@@ -170,8 +172,8 @@ impl Facts {
         for local in &agent.config.allocations {
             self.offers.push(Offer {
                 source: source.clone(),
-                policies: vec![local.policy.clone()],
-                allocations: vec![local.allocation.clone()],
+                policies: vec![Arc::clone(&local.policy)],
+                allocations: vec![Arc::clone(&local.allocation)],
                 stale: None,
             });
         }

@@ -1,8 +1,10 @@
 //! Steps 4 and 5: totals of the periods in use, and a decision for every allocation.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use jiff::tz::TimeZone;
+use serde::Serialize;
 use serde_json::json;
 
 use super::Agent;
@@ -11,11 +13,12 @@ use super::facts::{Facts, Offer};
 use super::step::Step;
 use super::verify::{WindowAgreement, repair, verify};
 use crate::core::allocation::Allocation;
-use crate::core::association::Observed;
-use crate::core::desired::ancestors;
-use crate::core::evaluate::{Decision, Rules, UsageFacts, evaluate};
+use crate::core::association::{Observed, TresLimits};
+use crate::core::desired::ancestors_of;
+use crate::core::evaluate::{Decision, Level, Rules, UsageFacts, evaluate};
+use crate::core::exact::Exact;
 use crate::core::job::JobRecord;
-use crate::core::name::AccountName;
+use crate::core::name::{AccountName, QosName, SourceName};
 use crate::core::period::{Period, PeriodKind};
 use crate::core::policy::Policy;
 use crate::core::time::{Epoch, Window};
@@ -45,7 +48,8 @@ impl Periods {
     pub fn of(facts: &Facts, now: Epoch, zone: &TimeZone, previous_s: i64) -> Result<Periods, AgentError> {
         let mut pairs = BTreeMap::new();
         let kinds = facts.offers.iter().flat_map(|offer| offer.policies.iter().map(|policy| policy.period));
-        for kind in kinds.chain([PeriodKind::Month]) {
+        let kinds: BTreeSet<PeriodKind> = kinds.chain([PeriodKind::Month]).collect();
+        for kind in kinds {
             let current = Period::containing(kind, now, zone)?;
             let previous = current.previous(zone);
             pairs.insert(kind, PeriodPair { current, previous });
@@ -213,8 +217,10 @@ impl Judge<'_> {
             return Err(incomplete.to_owned());
         }
         let (account, config) = (&allocation.account, &self.agent.config);
-        config.accounts.allows(account, ancestors(account, self.grounds.observed))?;
-        if !self.grounds.observed.accounts.contains_key(account) {
+        let observed = self.grounds.observed;
+        let known = observed.accounts.get(account);
+        config.accounts.allows(account, ancestors_of(known, observed))?;
+        if known.is_none() {
             return Err(format!(
                 "account {account} does not exist on cluster {}; create it or correct the resource's backend_id",
                 config.cluster.name
@@ -256,27 +262,75 @@ pub fn unplaced(totals: &Totals, observed: &Observed) -> Option<String> {
     })
 }
 
-/// Logs what changed in the decisions, all of an account as one list; numbers that move with every look are left out.
+/// What is logged of one decision: numbers that move with every look are left out.
+#[derive(Hash, Serialize)]
+#[serde(untagged)]
+enum Logged<'a> {
+    Decided {
+        source: &'a SourceName,
+        policy: &'a str,
+        period: &'a str,
+        level: Level,
+        effect: Level,
+        qos: &'a QosName,
+        fairshare: u32,
+        limits: &'a TresLimits,
+        total: Exact,
+    },
+    Undecided {
+        source: &'a SourceName,
+        undecided: Option<&'a str>,
+    },
+}
+
+impl<'a> Logged<'a> {
+    fn of(decision: &'a Decision) -> Self {
+        match decision {
+            Decision::Decided(decided) => Logged::Decided {
+                source: &decided.source,
+                policy: &decided.policy,
+                period: &decided.period.name,
+                level: decided.level,
+                effect: decided.effect,
+                qos: &decided.qos,
+                fairshare: decided.fairshare,
+                limits: &decided.limits,
+                total: decided.total,
+            },
+            // Slurm's words after it speak of another window in every cycle; the last cycle's report has them.
+            Decision::Undecided { source, reason, .. } => {
+                Logged::Undecided { source, undecided: reason.split(": ").next() }
+            }
+        }
+    }
+}
+
+/// Another list of decisions has another digest. Where a newer program makes another one of the same list, that is found to be
+/// the same when it is compared with what was logged.
+fn digest(decisions: &[Decision]) -> u64 {
+    let mut digest = DefaultHasher::new();
+    for decision in decisions {
+        (decision.account(), Logged::of(decision)).hash(&mut digest);
+    }
+    digest.finish()
+}
+
+/// Logs what changed in the decisions, all of an account as one list.
 pub fn log(agent: &mut Agent, decisions: &[Decision], now: Epoch) -> Result<(), AgentError> {
+    let digest = digest(decisions);
+    if agent.store.decisions_digest()? == Some(digest) {
+        Step::Evaluated.passed();
+        return Ok(());
+    }
     // Logged one by one, two policies of one account would each differ from the account's last row in every cycle.
     let mut rows: BTreeMap<AccountName, Vec<serde_json::Value>> = BTreeMap::new();
     for decision in decisions {
-        let body = match decision {
-            Decision::Decided(decided) => json!({
-                "source": decided.source, "policy": decided.policy, "period": decided.period.name,
-                "level": decided.level, "effect": decided.effect, "qos": decided.qos,
-                "fairshare": decided.fairshare, "limits": decided.limits, "total": decided.total,
-            }),
-            // Slurm's words after it speak of another window in every cycle; the last cycle's report has them.
-            Decision::Undecided { source, reason, .. } => {
-                json!({"source": source, "undecided": reason.split(": ").next()})
-            }
-        };
+        let body = json!(Logged::of(decision));
         rows.entry(decision.account().clone()).or_default().push(body);
     }
     let rows: Vec<(AccountName, serde_json::Value)> =
         rows.into_iter().map(|(account, bodies)| (account, bodies.into())).collect();
-    agent.store.put_decisions(now, agent.cycle, &rows)?;
+    agent.store.put_decisions(now, agent.cycle, &rows, digest)?;
     Step::Evaluated.passed();
     Ok(())
 }
@@ -286,7 +340,6 @@ mod tests {
     use super::*;
     use crate::agent::Outside;
     use crate::config;
-    use crate::core::name::SourceName;
     use crate::store::Store;
 
     #[test]

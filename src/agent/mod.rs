@@ -193,7 +193,8 @@ impl Agent {
             }
             None => 0,
         };
-        tracing::info!(?pruned, amie_records = records, "retention");
+        let free_mb = self.store.free_bytes()? >> 20;
+        tracing::info!(?pruned, amie_records = records, free_mb, "retention");
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Commands of the central servers: each acted on at most once, each told its verdict.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::LazyLock;
 
 use serde::Serialize;
 
@@ -18,7 +19,7 @@ use crate::core::command::{
 };
 use crate::core::desired::Wish;
 use crate::core::evaluate::{Decided, Decision, Rules};
-use crate::core::name::AccountName;
+use crate::core::name::{AccountName, SourceName};
 use crate::core::period::Period;
 use crate::core::plan::{Change, Outcome, ResetMarker};
 use crate::core::report::{CommandResult, Message};
@@ -98,24 +99,25 @@ pub async fn sort(
 ) -> Result<Orders, AgentError> {
     let mut orders = Orders::default();
     let pending = agent.store.pending()?;
+    let decided = LazyLock::new(|| DecidedByPolicy::of(decisions));
     // Local allocations have no server and no commands.
     for offer in facts.offers.iter().filter(|offer| offer.source.as_str() != LOCAL_SOURCE) {
         let windows = windows_of(offer, periods);
         let waiting: Vec<Command> =
             pending.iter().filter(|command| command.source == offer.source).cloned().collect();
-        let in_effect = agent.store.standing(&offer.source)?;
-        let in_effect = in_effect.into_iter().map(|(c, _)| (subject(&c), (c.issue(), c.uuid))).collect();
+        let (mut in_effect, settled_before) = (in_effect_of(agent, offer)?, orders.settled.len());
+        let newest = in_effect.iter().map(|c| (subject(c), (c.issue(), c.uuid.clone()))).collect();
         let limits = &agent.config.limits;
         let triage_facts = TriageFacts {
             now,
             age_max_s: i64::try_from(limits.command_age_max.as_secs()).unwrap_or(i64::MAX),
             skew_max_s: i64::try_from(limits.clock_skew_max.as_secs()).unwrap_or(i64::MAX),
             periods: &windows,
-            in_effect: &in_effect,
+            in_effect: &newest,
         };
         for (command, decision) in waiting.iter().zip(triage(&waiting, &triage_facts)) {
             let placed = match decision {
-                Triage::Act => order(agent, command, offer, periods, decisions, rules)?,
+                Triage::Act => order(agent, command, offer, periods, &decided, rules)?,
                 Triage::Refuse(reason) => Placed::Ends(CommandState::Refused, reason),
                 Triage::Superseded(by) => Placed::Ends(
                     CommandState::Superseded,
@@ -132,9 +134,20 @@ pub async fn sort(
                 }
             }
         }
-        orders.standing.extend(standing(agent, offer, &windows, decisions, rules)?);
+        // What was settled above may be in effect now.
+        if orders.settled.len() > settled_before {
+            in_effect = in_effect_of(agent, offer)?;
+        }
+        if !in_effect.is_empty() {
+            orders.standing.extend(standing(agent, offer, &in_effect, &windows, &decided, rules));
+        }
     }
     Ok(orders)
+}
+
+/// The newest command in effect of each type and account.
+fn in_effect_of(agent: &Agent, offer: &Offer) -> Result<Vec<Command>, AgentError> {
+    Ok(agent.store.standing(&offer.source)?.into_iter().map(|(command, _)| command).collect())
 }
 
 /// Accounts of a source with the window of their policy's current period.
@@ -149,15 +162,22 @@ fn windows_of(offer: &Offer, periods: &Periods) -> BTreeMap<AccountName, Window>
     window.map_or_else(BTreeMap::new, |window| accounts.map(|account| (account, window)).collect())
 }
 
-fn decided_of<'a>(
-    decisions: &'a [Decision],
-    command: &Command,
-    account: &AccountName,
-) -> Option<&'a Decided> {
-    decisions
-        .iter()
-        .filter_map(Decision::decided)
-        .find(|d| d.account == *account && d.source == command.source && d.policy == command.policy)
+/// What is decided, by source, policy and account; of several the first.
+struct DecidedByPolicy<'a>(HashMap<(&'a SourceName, &'a str, &'a AccountName), &'a Decided>);
+
+impl<'a> DecidedByPolicy<'a> {
+    fn of(decisions: &'a [Decision]) -> Self {
+        let mut found = HashMap::new();
+        for decided in decisions.iter().filter_map(Decision::decided) {
+            let key = (&decided.source, decided.policy.as_str(), &decided.account);
+            found.entry(key).or_insert(decided);
+        }
+        DecidedByPolicy(found)
+    }
+
+    fn get(&self, command: &Command, account: &AccountName) -> Option<&'a Decided> {
+        self.0.get(&(&command.source, command.policy.as_str(), account)).copied()
+    }
 }
 
 /// Whether Slurm counts `billing` in the policy's units: then the decision has a limit on it.
@@ -170,13 +190,13 @@ fn order(
     command: &Command,
     offer: &Offer,
     periods: &Periods,
-    decisions: &[Decision],
+    decided: &DecidedByPolicy<'_>,
     rules: &Rules,
 ) -> Result<Placed, AgentError> {
     let refused = |reason: String| Ok(Placed::Ends(CommandState::Refused, reason));
     let Some(account) = command.account() else { return refused("no usable account".into()) };
     // Nothing is decided on the account now; the command waits until something is, or gets stale.
-    let Some(decided) = decided_of(decisions, command, &account) else { return Ok(Placed::Waits) };
+    let Some(decided) = decided.get(command, &account) else { return Ok(Placed::Waits) };
     if rules.partitions.is_none() && matches!(command.kind, CommandKind::Limits { .. }) {
         // In which units Slurm counts billing could not be read just now.
         return Ok(Placed::Waits);
@@ -258,23 +278,24 @@ fn reset_since(agent: &Agent, command: &Command, marker: &ResetMarker) -> Result
 fn standing(
     agent: &Agent,
     offer: &Offer,
+    in_effect: &[Command],
     windows: &BTreeMap<AccountName, Window>,
-    decisions: &[Decision],
+    decided: &DecidedByPolicy<'_>,
     rules: &Rules,
-) -> Result<Vec<Wish>, AgentError> {
+) -> Vec<Wish> {
     let servers = enforcement(&agent.config, &offer.source) == Enforcement::Server;
     let mut wishes = Vec::new();
-    for (command, _) in agent.store.standing(&offer.source)? {
+    for command in in_effect {
         let Some(account) = command.account() else { continue };
         // Where the server alone counts there is nothing else that a limit could follow from; its flags are newer than its QOS.
         let stays = servers && !matches!(command.kind, CommandKind::Qos { .. });
         let in_period = stays || windows.get(&account).is_some_and(|window| window.contains(command.issued));
-        let Some(decided) = decided_of(decisions, &command, &account) else { continue };
-        if in_period && let Ok(wish) = wish(&command, &account, rules, billing_limit(decided)) {
+        let Some(decided) = decided.get(command, &account) else { continue };
+        if in_period && let Ok(wish) = wish(command, &account, rules, billing_limit(decided)) {
             wishes.push(wish);
         }
     }
-    Ok(wishes)
+    wishes
 }
 
 /// Gives every order its verdict by what is there now. One that is not in effect and may still come to be (Slurm gave no

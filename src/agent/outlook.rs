@@ -403,7 +403,7 @@ mod tests {
             let parent = parent.map(account);
             (
                 account(name),
-                ObservedAccount { account: account(name), parent, row: row.clone(), users: vec![] },
+                ObservedAccount { account: account(name), parent, row: row.clone().into(), users: vec![] },
             )
         };
         Observed { accounts: accounts.iter().map(one).collect(), rejected: 0, ..Observed::default() }

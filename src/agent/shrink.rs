@@ -147,7 +147,7 @@ impl Watch {
         names: &[String],
         month: &Period,
     ) -> Result<bool, AgentError> {
-        let key = Message::ComponentUsage(built.clone()).key();
+        let key = built.key();
         let told = match agent.store.last_delivered(&key)? {
             Some(Message::ComponentUsage(told)) => told,
             _ => {

@@ -103,13 +103,13 @@ impl CycleSummary {
 }
 
 fn levels(decisions: &[Decision]) -> BTreeMap<Level, usize> {
-    let mut highest: BTreeMap<&AccountName, Level> = BTreeMap::new();
-    for decided in decisions.iter().filter_map(Decision::decided) {
-        let level = highest.entry(&decided.account).or_insert(decided.level);
-        *level = (*level).max(decided.level);
-    }
+    let decided = decisions.iter().filter_map(Decision::decided);
+    let mut highest: Vec<(&AccountName, Level)> =
+        decided.map(|decided| (&decided.account, decided.level)).collect();
+    highest.sort_by(|a, b| a.0.cmp(b.0).then(b.1.cmp(&a.1)));
+    highest.dedup_by(|next, first| next.0 == first.0);
     let mut counts = BTreeMap::new();
-    highest.values().for_each(|level| *counts.entry(*level).or_default() += 1);
+    highest.iter().for_each(|(_, level)| *counts.entry(*level).or_default() += 1);
     counts
 }
 

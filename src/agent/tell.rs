@@ -59,9 +59,8 @@ pub fn component_usage(
                         BTreeMap::new()
                     },
                 };
-                let key = Message::ComponentUsage(built.clone()).key();
                 // A month without any use is only told when something else was told of it before.
-                if users.is_empty() && agent.store.last_delivered(&key)?.is_none() {
+                if users.is_empty() && agent.store.last_delivered(&built.key())?.is_none() {
                     continue;
                 }
                 if watch.passes(agent, &mut built, &names, month)? {
@@ -87,13 +86,10 @@ pub fn backend_metadata(
 ) -> Result<usize, AgentError> {
     let before: BTreeMap<String, BackendMetadata> =
         agent.store.last_report(METADATA)?.map(|(states, _)| states).unwrap_or_default();
-    let mut after = BTreeMap::new();
-    for decided in decisions.iter().filter_map(Decision::decided) {
+    let (mut after, owned) = (BTreeMap::new(), rules.owned());
+    let of_servers = decisions.iter().filter_map(Decision::decided);
+    for decided in of_servers.filter(|decided| decided.source.as_str() != LOCAL_SOURCE) {
         let Some(account) = observed.accounts.get(&decided.account) else { continue };
-        if decided.source.as_str() == LOCAL_SOURCE {
-            continue;
-        }
-        let owned = rules.owned();
         let mut state = BackendMetadata {
             source: decided.source.clone(),
             allocation: decided.allocation.clone(),
@@ -105,8 +101,10 @@ pub fn backend_metadata(
             since: now,
         };
         if let Some(known) = before.get(&state.allocation) {
-            let same = BackendMetadata { since: now, ..known.clone() } == state;
-            state.since = if same { known.since } else { now };
+            state.since = known.since;
+            if state != *known {
+                state.since = now;
+            }
         }
         after.insert(state.allocation.clone(), state);
     }

@@ -113,7 +113,7 @@ fn decision_row(decision: &Decision) -> Vec<String> {
             d.level.to_string(),
             d.qos.to_string(),
             d.fairshare.to_string(),
-            d.reason.clone(),
+            d.reason.to_string(),
         ],
         Decision::Undecided { account, reason, .. } => {
             let dash = || "-".to_owned();

@@ -324,7 +324,7 @@ fn decision_view(standing: &Standing, decisions: &[Decision]) -> DecisionView {
     match decisions.iter().find(is_it) {
         Some(Decision::Decided(decided)) => DecisionView {
             decided: true,
-            reason: decided.reason.clone(),
+            reason: decided.reason.to_string(),
             level: Some(decided.level),
             effect: Some(decided.effect),
             qos: Some(decided.qos.to_string()),

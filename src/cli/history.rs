@@ -317,7 +317,7 @@ mod tests {
             let body = json!([{"source": "waldur", "policy": "p", "period": "2026-11", "level": "slowdown",
                 "effect": "slowdown", "qos": "slow", "fairshare": 7, "total": "1/3",
                 "limits": {"GrpTRESMins": {"cpu": 60, "mem": 5}}}]);
-            store.put_decisions(Epoch(at), 1, &[(account(name), body)]).unwrap();
+            store.put_decisions(Epoch(at), 1, &[(account(name), body)], 0).unwrap();
             let set = Assignments { fairshare: Some(7), ..Assignments::default() };
             let change = PlannedChange {
                 change: Change::Accounts { accounts: Names::one(account(name)), set },

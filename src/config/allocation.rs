@@ -1,6 +1,7 @@
 //! `[[allocation]]`: budgets of a site without a server, as the same domain types that a server's become.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::document::{Item, Section};
 use super::print::{Printer, exact_table, exact_value, written};
@@ -46,9 +47,9 @@ const ACTIONS: [(&str, Action); 3] =
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalAllocation {
     /// The budget.
-    pub allocation: Allocation,
+    pub allocation: Arc<Allocation>,
     /// Its rules.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
 }
 
 /// What is written besides account and name.
@@ -109,7 +110,7 @@ impl LocalAllocation {
         };
         let allocation =
             Allocation { source, id, name, account, limits: rules.limits, paused: false, downscaled: false };
-        LocalAllocation { allocation, policy }
+        LocalAllocation { allocation: Arc::new(allocation), policy: Arc::new(policy) }
     }
 
     pub(super) fn print(&self, to: &mut Printer) {

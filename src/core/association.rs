@@ -1,12 +1,14 @@
 //! Associations as sacctmgr shows them, and the values the agent may set on them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::name::{AccountName, QosName, UserName};
 use super::policy::LimitType;
+use super::small_map::SmallMap;
 use super::tres::Tres;
 
 /// An association's share of its parent.
@@ -29,7 +31,7 @@ impl fmt::Display for Share {
 
 /// Limits of one association by kind and TRES. GrpTRESMins and MaxTRESMins in TRES-minutes (memory MB-minutes), GrpTRES
 /// in counts (memory MB).
-pub type TresLimits = BTreeMap<LimitType, BTreeMap<Tres, u64>>;
+pub type TresLimits = SmallMap<LimitType, SmallMap<Tres, u64>>;
 
 /// A limit on a number of jobs, which is one number of an association.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -72,7 +74,7 @@ impl fmt::Display for JobLimit {
 }
 
 /// Limits on numbers of jobs; what is absent is unlimited or inherited.
-pub type JobLimits = BTreeMap<JobLimit, u64>;
+pub type JobLimits = SmallMap<JobLimit, u64>;
 
 /// What one row of `sacctmgr show assoc` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,9 +101,9 @@ pub struct ObservedUser {
     /// The user.
     pub user: UserName,
     /// The partition the association is bound to, where it is.
-    pub partition: Option<String>,
-    /// Its values.
-    pub row: ObservedAssociation,
+    pub partition: Option<Box<str>>,
+    /// Its values; rows that say the same share them, as nearly all rows of users do.
+    pub row: Arc<ObservedAssociation>,
 }
 
 /// An account and the user associations directly below it.
@@ -112,8 +114,8 @@ pub struct ObservedAccount {
     /// Its parent; `None` for root.
     pub parent: Option<AccountName>,
     /// Its values.
-    pub row: ObservedAssociation,
-    /// Users directly below it.
+    pub row: Arc<ObservedAssociation>,
+    /// Users directly below it, no user and partition twice.
     pub users: Vec<ObservedUser>,
 }
 
@@ -132,32 +134,51 @@ pub struct Observed {
 impl Observed {
     /// The account tree, built once for many questions.
     pub fn tree(&self) -> AccountTree<'_> {
-        let mut children: BTreeMap<&AccountName, Vec<&ObservedAccount>> = BTreeMap::new();
-        for account in self.accounts.values() {
-            if let Some(parent) = &account.parent {
-                children.entry(parent).or_default().push(account);
+        let mut tree = AccountTree {
+            accounts: self.accounts.values().collect(),
+            parents: Vec::with_capacity(self.accounts.len()),
+            children: vec![Vec::new(); self.accounts.len()],
+            odd: BTreeMap::new(),
+        };
+        // Many accounts have the same one above them as the one before.
+        let mut last: Option<(&AccountName, Option<usize>)> = None;
+        for (place, account) in self.accounts.values().enumerate() {
+            let parent = account.parent.as_ref().and_then(|parent| match last {
+                Some((known, place)) if known == parent => place,
+                _ => last.insert((parent, tree.place(parent))).1,
+            });
+            if let Some(parent) = parent {
+                tree.children[parent].push(place);
             }
+            tree.parents.push(parent);
         }
-        let mut odd: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (name, above) in &self.odd {
             if !AccountName::parse(name).is_ok_and(|name| self.accounts.contains_key(&name)) {
-                odd.entry(above).or_default().push(name);
+                tree.odd.entry(above).or_default().push(name);
             }
         }
-        AccountTree { observed: self, children, odd }
+        tree
     }
 }
 
-/// Accounts by parent.
+/// Accounts with those above and below them; each is told by its place.
 #[derive(Debug, Clone)]
 pub struct AccountTree<'a> {
-    observed: &'a Observed,
-    children: BTreeMap<&'a AccountName, Vec<&'a ObservedAccount>>,
+    /// By name.
+    accounts: Vec<&'a ObservedAccount>,
+    /// The account directly above each, where it is there.
+    parents: Vec<Option<usize>>,
+    /// Those directly below each.
+    children: Vec<Vec<usize>>,
     /// Accounts with odd names by the account above.
     odd: BTreeMap<&'a str, Vec<&'a str>>,
 }
 
 impl<'a> AccountTree<'a> {
+    fn place(&self, name: &AccountName) -> Option<usize> {
+        self.accounts.binary_search_by(|account| account.account.cmp(name)).ok()
+    }
+
     /// The account and everything below it, itself first; empty when it is not there.
     pub fn subtree(&self, top: &AccountName) -> Vec<&'a ObservedAccount> {
         self.subtree_without(top, |_| false)
@@ -169,46 +190,34 @@ impl<'a> AccountTree<'a> {
         top: &AccountName,
         apart: impl Fn(&AccountName) -> bool,
     ) -> Vec<&'a ObservedAccount> {
-        let mut found: Vec<&ObservedAccount> = self.observed.accounts.get(top).into_iter().collect();
+        let mut found: Vec<usize> = self.place(top).into_iter().collect();
         let mut next = 0;
         // A tree visits every account once; the second condition ends the walk should Slurm ever show a circle.
-        while next < found.len() && found.len() <= self.observed.accounts.len() {
-            if let Some(below) = self.children.get(&found[next].account) {
-                found.extend(below.iter().filter(|account| !apart(&account.account)));
-            }
+        while next < found.len() && found.len() <= self.accounts.len() {
+            let below = self.children[found[next]].iter();
+            found.extend(below.filter(|place| !apart(&self.accounts[**place].account)));
             next += 1;
         }
-        found
+        found.into_iter().map(|place| self.accounts[place]).collect()
     }
 
     /// Every account, those below one before it. Accounts in a circle, and what is above them, are left out.
     pub fn from_the_leaves(&self) -> Vec<&'a ObservedAccount> {
-        let below = |name: &AccountName| self.children.get(name).map_or(0, Vec::len);
-        let mut waiting_for: HashMap<&AccountName, usize> = HashMap::new();
-        let mut found = Vec::with_capacity(self.observed.accounts.len());
-        for (name, account) in &self.observed.accounts {
-            match below(name) {
-                0 => found.push(account),
-                children => {
-                    waiting_for.insert(name, children);
-                }
-            }
-        }
+        let mut waiting_for: Vec<usize> = self.children.iter().map(Vec::len).collect();
+        let mut found: Vec<usize> = Vec::with_capacity(self.accounts.len());
+        found
+            .extend(waiting_for.iter().enumerate().filter(|(_, below)| **below == 0).map(|(place, _)| place));
         let mut next = 0;
-        while let Some(account) = found.get(next).copied() {
+        while let Some(place) = found.get(next) {
             next += 1;
-            let Some(parent) = account.parent.as_ref().and_then(|name| self.observed.accounts.get(name))
-            else {
-                continue;
-            };
-            if let Some(left) = waiting_for.get_mut(&parent.account) {
-                *left -= 1;
-                if *left == 0 {
+            if let Some(parent) = self.parents[*place] {
+                waiting_for[parent] -= 1;
+                if waiting_for[parent] == 0 {
                     found.push(parent);
                 }
             }
         }
-        found
+        found.into_iter().map(|place| self.accounts[place]).collect()
     }
 
     /// Names, as jobs carry them, of the account and everything below it, odd names included; itself first, empty when it is
@@ -321,17 +330,24 @@ impl UserRow {
 }
 
 impl ObservedAccount {
-    /// How a row of one of its users is addressed.
-    pub fn row_of(&self, user: &ObservedUser) -> UserRow {
-        match &user.partition {
-            Some(partition) => UserRow::Partition(partition.clone()),
-            None if self.users.iter().filter(|other| other.user == user.user).count() > 1 => UserRow::Unbound,
-            None => UserRow::Only,
-        }
+    /// Users with rows that are bound to partitions.
+    pub fn bound_users(&self) -> BTreeSet<&UserName> {
+        self.users.iter().filter(|row| row.partition.is_some()).map(|row| &row.user).collect()
     }
 
     /// A user's row.
     pub fn user(&self, user: &UserName, row: &UserRow) -> Option<&ObservedUser> {
         self.users.iter().find(|known| known.user == *user && known.partition.as_deref() == row.partition())
+    }
+}
+
+impl ObservedUser {
+    /// How the row is addressed, where `bound` are its account's [`ObservedAccount::bound_users`].
+    pub fn addressed(&self, bound: &BTreeSet<&UserName>) -> UserRow {
+        match &self.partition {
+            Some(partition) => UserRow::Partition(partition.to_string()),
+            None if bound.contains(&self.user) => UserRow::Unbound,
+            None => UserRow::Only,
+        }
     }
 }

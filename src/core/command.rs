@@ -9,6 +9,7 @@ use super::evaluate::{Lever, Rules};
 use super::exact::Exact;
 use super::name::{AccountName, SourceName};
 use super::policy::LimitType;
+use super::small_map::SmallMap;
 use super::time::{Epoch, Window};
 use super::tres::Tres;
 
@@ -248,7 +249,7 @@ pub fn wish(
     match &command.kind {
         CommandKind::Fairshare { fairshare } => wish.fairshare = Some(*fairshare),
         CommandKind::Limits { limit_type, limits } => {
-            let mut values = BTreeMap::new();
+            let mut values = SmallMap::new();
             for (name, amount) in limits {
                 let (tres, value) = limit_value(name, *amount, rules)?;
                 if tres == Tres::billing() && !billing_limit {

@@ -105,7 +105,10 @@ pub struct Components(pub BTreeMap<ComponentName, Component>);
 impl Components {
     /// The component of a name, whatever its case.
     pub fn get(&self, name: &str) -> Option<&Component> {
-        self.0.get(&name.to_ascii_lowercase())
+        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return self.0.get(&name.to_ascii_lowercase());
+        }
+        self.0.get(name)
     }
 
     /// Used amount of one component in its own unit.

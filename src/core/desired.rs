@@ -2,14 +2,16 @@
 //! knows who asked for it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::association::{JobLimit, JobLimits, Observed, TresLimits};
+use super::association::{JobLimit, JobLimits, Observed, ObservedAccount, TresLimits};
 use super::evaluate::{Decided, Decision, Level, Lever, QosRules};
 use super::name::{AccountName, QosName, SourceName, UserName};
 use super::own::{OwnField, OwnValues};
 use super::plan::{Because, ResetMarker};
+use super::small_map::SmallMap;
 
 /// A wish of one source for one account, or for a user's associations of it: from its policy as evaluated here, from a
 /// command of its server, or from a quota.
@@ -22,7 +24,7 @@ pub struct Wish {
     /// Who wishes.
     pub source: SourceName,
     /// The rule in one line, for people.
-    pub text: String,
+    pub text: Arc<str>,
     /// Fairshare.
     pub fairshare: Option<u32>,
     /// Limits.
@@ -38,12 +40,12 @@ pub struct Wish {
 
 impl Wish {
     /// A wish for nothing yet.
-    pub fn new(account: AccountName, source: SourceName, text: String) -> Wish {
+    pub fn new(account: AccountName, source: SourceName, text: impl Into<Arc<str>>) -> Wish {
         Wish {
             account,
             user: None,
             source,
-            text,
+            text: text.into(),
             fairshare: None,
             limits: TresLimits::new(),
             jobs: JobLimits::new(),
@@ -58,7 +60,7 @@ impl Wish {
             fairshare: Some(decided.fairshare),
             limits: decided.limits.clone(),
             qos: Some(decided.qos.clone()),
-            ..Wish::new(decided.account.clone(), decided.source.clone(), decided.reason.clone())
+            ..Wish::new(decided.account.clone(), decided.source.clone(), Arc::clone(&decided.reason))
         };
         if qos.lever == Lever::Submit && decided.effect == Level::Blocked { wish.refusing() } else { wish }
     }
@@ -209,28 +211,29 @@ fn because(wish: &Wish) -> Because {
 
 fn join_limits(into: &mut TresLimits, from: &TresLimits) {
     for (kind, values) in from {
-        let limits = into.entry(*kind).or_default();
+        let limits = into.or_insert(*kind, SmallMap::new());
         for (tres, value) in values {
-            limits.entry(tres.clone()).and_modify(|v| *v = (*v).min(*value)).or_insert(*value);
+            let least = limits.or_insert(tres.clone(), *value);
+            *least = (*least).min(*value);
         }
     }
 }
 
 fn join_jobs(into: &mut JobLimits, from: &JobLimits) {
     for (which, value) in from {
-        into.entry(*which).and_modify(|v| *v = (*v).min(*value)).or_insert(*value);
+        let least = into.or_insert(*which, *value);
+        *least = (*least).min(*value);
     }
 }
 
 /// From the top of the tree down, so that each account looks at the nearest managed one above it and no further.
 fn inherit_strictness(wanted: &mut BTreeMap<AccountName, Desired>, observed: &Observed, rules: &QosRules) {
-    let from_the_top: Vec<&AccountName> =
-        observed.tree().from_the_leaves().into_iter().rev().map(|account| &account.account).collect();
+    let from_the_leaves = observed.tree().from_the_leaves();
     // The nearest managed account at or above each one that was passed.
     let mut nearest: HashMap<&AccountName, &AccountName> = HashMap::new();
-    for name in from_the_top {
-        let parent = observed.accounts.get(name).and_then(|account| account.parent.as_ref());
-        let above = parent.and_then(|parent| nearest.get(parent)).copied();
+    for account in from_the_leaves.into_iter().rev() {
+        let name = &account.account;
+        let above = account.parent.as_ref().and_then(|parent| nearest.get(parent)).copied();
         if let Some(parent) = above.and_then(|above| wanted.get(above)) {
             let (qos, because) = (parent.qos.clone(), parent.because.clone());
             // An account that only quotas ask something of follows the one above it by itself.
@@ -252,7 +255,16 @@ fn inherit_strictness(wanted: &mut BTreeMap<AccountName, Desired>, observed: &Ob
 
 /// The accounts above one, nearest first, root excluded.
 pub fn ancestors<'a>(account: &AccountName, observed: &'a Observed) -> impl Iterator<Item = &'a AccountName> {
-    let above = |name: &AccountName| observed.accounts.get(name)?.parent.as_ref().filter(|up| !up.is_root());
+    ancestors_of(observed.accounts.get(account), observed)
+}
+
+/// As [`ancestors`], of an account that has been looked up.
+pub fn ancestors_of<'a>(
+    account: Option<&'a ObservedAccount>,
+    observed: &'a Observed,
+) -> impl Iterator<Item = &'a AccountName> {
+    let above = |account: &'a ObservedAccount| account.parent.as_ref().filter(|up| !up.is_root());
+    let next = move |name: &&AccountName| observed.accounts.get(*name).and_then(above);
     // No way up is longer than there are accounts: the walk ends should Slurm ever show a circle.
-    std::iter::successors(above(account), move |name| above(name)).take(observed.accounts.len())
+    std::iter::successors(account.and_then(above), next).take(observed.accounts.len())
 }

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::fmt::Write;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +15,7 @@ use super::exact::Exact;
 use super::name::{AccountName, QosName, SourceName};
 use super::period::{Period, PeriodKind};
 use super::policy::{LimitType, Policy, QosStrategy};
+use super::small_map::SmallMap;
 use super::tres::{BillingWeights, Tres, TresSeconds};
 
 /// Share of the total at which people are told, percent.
@@ -21,7 +24,7 @@ pub const NOTIFICATION_PERCENT: i128 = 80;
 pub const SLOWDOWN_PERCENT: i128 = 100;
 
 /// How far an allocation is used up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Below 80 %.
@@ -164,7 +167,7 @@ pub struct Decided {
     /// Period.
     pub period: Period,
     /// Per component.
-    pub components: BTreeMap<ComponentName, Balance>,
+    pub components: SmallMap<ComponentName, Balance>,
     /// The scalar of usage, weighted or that of the deciding component.
     pub used: Exact,
     /// The scalar of the total.
@@ -184,7 +187,7 @@ pub struct Decided {
     /// Whether raw usage is to be zeroed when a period begins.
     pub raw_usage_reset: bool,
     /// The rule in one line.
-    pub reason: String,
+    pub reason: Arc<str>,
     /// Where Slurm cannot mean what the policy says.
     pub findings: Vec<String>,
 }
@@ -270,21 +273,24 @@ fn decide(
         _ => Level::Notification,
     };
     let qos = wanted_qos(policy, &scalar, effect, rules)?;
+    let percent = scalar.percent();
     let totals = components.values().try_fold(Exact::ZERO, |sum, b| sum.plus(b.total)).ok_or(NO_ROOM)?;
     let third = totals.over(Exact::whole(3)).ok_or(NO_ROOM)?.floor().clamp(1, i128::from(u32::MAX - 2));
     let (limits, findings) = limits(policy, &components, grace_factor, rules)?;
+    let reason = reason(policy, &scalar, percent, level, effect, &qos).into();
+    let (used, total) = (scalar.used, scalar.total);
     Ok(Decided {
         account: allocation.account.clone(),
         source: policy.source.clone(),
         policy: policy.id.clone(),
         allocation: allocation.id.clone(),
         period: period.clone(),
-        used: scalar.used,
-        total: scalar.total,
-        percent: scalar.percent(),
+        used,
+        total,
+        percent,
         level,
         effect,
-        reason: reason(policy, &scalar, level, effect, &qos),
+        reason,
         qos,
         fairshare: u32::try_from(third).map_err(|_| NO_ROOM)?,
         limits,
@@ -300,15 +306,15 @@ fn balances(
     usage: &UsageFacts,
     period: &Period,
     rules: &Rules,
-) -> Result<BTreeMap<ComponentName, Balance>, String> {
-    let mut bases: BTreeMap<ComponentName, Exact> = BTreeMap::new();
+) -> Result<SmallMap<ComponentName, Balance>, String> {
+    let mut bases: SmallMap<ComponentName, Exact> = SmallMap::new();
     for (name, base) in policy.component_limits.iter().chain(&allocation.limits) {
         bases.insert(name.to_ascii_lowercase(), *base);
     }
     if bases.is_empty() {
         return Err("neither the allocation nor its policy grants an amount of any component".into());
     }
-    let mut balances = BTreeMap::new();
+    let mut balances = SmallMap::new();
     for (name, base) in bases {
         if base.is_negative() {
             return Err(format!("the granted amount of component {name} is negative ({base})"));
@@ -352,19 +358,19 @@ pub fn weight_of(weights: &BillingWeights, component: &str, tres: Option<&Tres>)
 }
 
 /// The one number that is compared with the thresholds.
-struct Scalar {
+struct Scalar<'a> {
     used: Exact,
     total: Exact,
     /// The component that decides when billing is off.
-    component: Option<ComponentName>,
+    component: Option<&'a str>,
 }
 
-impl Scalar {
+impl<'a> Scalar<'a> {
     fn of(
         policy: &Policy,
-        components: &BTreeMap<ComponentName, Balance>,
+        components: &'a SmallMap<ComponentName, Balance>,
         rules: &Rules,
-    ) -> Result<Scalar, String> {
+    ) -> Result<Scalar<'a>, String> {
         if policy.billing {
             let (mut used, mut total) = (Exact::ZERO, Exact::ZERO);
             for (name, balance) in components {
@@ -379,7 +385,7 @@ impl Scalar {
         let mut decisive: Option<Scalar> = None;
         for (name, balance) in components {
             let candidate =
-                Scalar { used: balance.used, total: balance.total, component: Some(name.clone()) };
+                Scalar { used: balance.used, total: balance.total, component: Some(name.as_str()) };
             let closer = match &decisive {
                 None => true,
                 // Nothing granted and nothing used says nothing, unless it is all there is.
@@ -421,7 +427,7 @@ impl Scalar {
     }
 }
 
-fn wanted_qos(policy: &Policy, scalar: &Scalar, effect: Level, rules: &Rules) -> Result<QosName, String> {
+fn wanted_qos(policy: &Policy, scalar: &Scalar<'_>, effect: Level, rules: &Rules) -> Result<QosName, String> {
     let qos = &rules.qos;
     let mut wanted = match effect {
         Level::Blocked if qos.lever == Lever::Qos => return Ok(qos.blocked.clone()),
@@ -438,18 +444,33 @@ fn wanted_qos(policy: &Policy, scalar: &Scalar, effect: Level, rules: &Rules) ->
     Ok(wanted.clone())
 }
 
-fn reason(policy: &Policy, scalar: &Scalar, level: Level, effect: Level, qos: &QosName) -> String {
-    let percent = scalar.percent().and_then(|p| p.to_decimal(2)).map_or("all".into(), |p| format!("{p} %"));
-    let what = match &scalar.component {
-        Some(component) => format!("of {component}, the component closest to its total,"),
-        None => "of the weighted total".to_owned(),
-    };
-    let mut text = format!("{percent} {what} is used: {level}, QOS {qos}");
+fn reason(
+    policy: &Policy,
+    scalar: &Scalar<'_>,
+    percent: Option<Exact>,
+    level: Level,
+    effect: Level,
+    qos: &QosName,
+) -> String {
+    let mut text = String::with_capacity(REASON_BYTES);
+    match percent.and_then(|percent| percent.to_decimal(2)) {
+        Some(percent) => text.extend([&percent, " %"]),
+        None => text.push_str("all"),
+    }
+    match scalar.component {
+        Some(component) => text.extend([" of ", component, ", the component closest to its total,"]),
+        None => text.push_str(" of the weighted total"),
+    }
+    text.extend([" is used: ", level.as_str(), ", QOS ", qos.as_str()]);
     if effect < level && level >= Level::Slowdown {
-        text.push_str(&format!("; the policy's actions ({}) allow no more", action_names(policy)));
+        write!(text, "; the policy's actions ({}) allow no more", action_names(policy))
+            .expect("writing to a string cannot fail");
     }
     text
 }
+
+/// Room for a reason as nearly all are, bytes.
+const REASON_BYTES: usize = 96;
 
 fn action_names(policy: &Policy) -> String {
     let named = [
@@ -470,12 +491,12 @@ fn minutes_with_grace(minutes: Exact, grace_factor: Exact) -> Option<u64> {
 
 fn limits(
     policy: &Policy,
-    components: &BTreeMap<ComponentName, Balance>,
+    components: &SmallMap<ComponentName, Balance>,
     grace_factor: Exact,
     rules: &Rules,
 ) -> Result<(TresLimits, Vec<String>), String> {
     let mut findings = Vec::new();
-    let mut values = BTreeMap::new();
+    let mut values = SmallMap::new();
     if policy.billing && !policy.weights.is_empty() {
         match billing_differs(policy, components, rules) {
             Some(finding) => findings.push(finding),
@@ -496,10 +517,8 @@ fn limits(
             let unit = Exact::fraction(component.unit.tres_seconds(), 60).ok_or(NO_ROOM)?;
             let minutes = balance.total.times(unit).ok_or(NO_ROOM)?;
             let value = minutes_with_grace(minutes, grace_factor).ok_or(NO_ROOM)?;
-            values
-                .entry(component.tres.clone())
-                .and_modify(|smaller: &mut u64| *smaller = value.min(*smaller))
-                .or_insert(value);
+            let least = values.or_insert(component.tres.clone(), value);
+            *least = value.min(*least);
         }
     }
     if policy.limit_type == LimitType::GrpTRES && !values.is_empty() {
@@ -508,13 +527,13 @@ fn limits(
                 .into(),
         );
     }
-    Ok((BTreeMap::from([(policy.limit_type, values)]), findings))
+    Ok((TresLimits::from([(policy.limit_type, values)]), findings))
 }
 
 /// Says so when Slurm would count a `billing` limit in other units than the policy's.
 fn billing_differs(
     policy: &Policy,
-    components: &BTreeMap<ComponentName, Balance>,
+    components: &SmallMap<ComponentName, Balance>,
     rules: &Rules,
 ) -> Option<String> {
     let left_out = "the limit on billing is left out and the QOS enforces the budget";

@@ -23,6 +23,7 @@ pub mod quota_map;
 pub mod quota_rules;
 pub mod report;
 pub mod settled;
+pub mod small_map;
 pub mod time;
 pub mod tres;
 pub mod usage;

@@ -36,11 +36,24 @@ fn check(kind: &'static str, text: &str) -> Result<(), NameError> {
     if !(first.is_ascii_alphanumeric() || first == b'_') {
         return refuse("it must begin with a letter, a digit or _");
     }
-    if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-+@:".contains(&b)) {
+    if !text.bytes().all(|byte| USABLE[usize::from(byte)]) {
         return refuse("only letters, digits and _ . - + @ : are allowed");
     }
     Ok(())
 }
+
+/// Which bytes a name may have.
+const USABLE: [bool; 256] = {
+    let (mut usable, mut byte) = ([false; 256], 0);
+    while byte < 256 {
+        usable[byte] = matches!(
+            byte as u8,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'+' | b'@' | b':'
+        );
+        byte += 1;
+    }
+    usable
+};
 
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $kind:literal, lower_case: $lower:literal) => {
@@ -53,7 +66,8 @@ macro_rules! name_type {
             /// Checks `text`; folds it to lower case where Slurm does so itself.
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 check($kind, text)?;
-                Ok(Self(if $lower { text.to_ascii_lowercase().into() } else { text.into() }))
+                let folds = $lower && text.bytes().any(|byte| byte.is_ascii_uppercase());
+                Ok(Self(if folds { text.to_ascii_lowercase().into() } else { text.into() }))
             }
 
             /// The name as it is written in an argument vector.

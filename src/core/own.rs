@@ -128,6 +128,13 @@ pub fn own_value(own: &OwnValues, key: &OwnKey, now: OwnValue) -> OwnValue {
     own.get(key).filter(|known| known.is_agents(now)).map_or(now, |known| known.before)
 }
 
+/// What is remembered of an account's own row and of its users' rows.
+pub fn of_account<'a>(account: &AccountName, own: &'a OwnValues) -> impl Iterator<Item = &'a OwnKey> {
+    // An account's own row comes first, and of it fairshare.
+    let from = OwnKey { account: account.clone(), user: None, partition: None, field: OwnField::Fairshare };
+    own.range(from.clone()..).map(|(key, _)| key).take_while(move |key| key.account == from.account)
+}
+
 /// What a row should have, where values may have to be given back.
 #[derive(Debug, Clone, Copy)]
 pub struct RowWanted<'a> {

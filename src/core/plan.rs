@@ -4,6 +4,7 @@
 mod group;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,7 @@ use super::desired::{Desired, DesiredUser};
 use super::evaluate::QosRules;
 use super::exact::Exact;
 use super::name::{AccountName, Names, QosName, SourceName, UserName};
-use super::own::{OwnField, OwnKey, OwnValues, Row, RowDifference, RowWanted};
+use super::own::{OwnField, OwnKey, OwnValues, Row, RowDifference, RowWanted, of_account};
 use super::policy::LimitType;
 use super::tres::Tres;
 use group::grouped;
@@ -96,7 +97,7 @@ pub struct Because {
     /// Where the rule came from.
     pub source: SourceName,
     /// The rule in one line.
-    pub text: String,
+    pub text: Arc<str>,
 }
 
 /// A change with its reasons.
@@ -202,11 +203,11 @@ pub fn plan(
 ) -> Plan {
     let mut plan = Plan::default();
     let mut differences = Vec::new();
-    let tree = observed.tree();
+    let (tree, ladder) = (observed.tree(), Ladder { rules, owned: rules.owned() });
     for wanted in desired.values() {
         let Some(account) = observed.accounts.get(&wanted.account) else {
             let nobody_asks = wanted.because.is_empty() && wanted.users.is_empty();
-            plan.forget.extend(owned.own.keys().filter(|key| key.account == wanted.account).cloned());
+            plan.forget.extend(of_account(&wanted.account, &owned.own).cloned());
             if !nobody_asks {
                 plan.missing.push(wanted.account.clone());
             }
@@ -220,10 +221,10 @@ pub fn plan(
             let change = Change::ResetRawUsage { account: marker.account.clone(), marker: marker.clone() };
             plan.changes.push(PlannedChange { change, because: wanted.because.clone() });
         }
-        differences.extend(below(wanted, desired, &tree, rules));
+        differences.extend(below(wanted, desired, &tree, &ladder));
         differences.extend(users_difference(wanted, account, owned, &mut plan));
-        differences.extend(account_difference(wanted, account, owned, rules, &mut plan));
-        plan.findings.extend(weak_block(wanted, account, rules));
+        differences.extend(account_difference(wanted, account, owned, &ladder, &mut plan));
+        plan.findings.extend(weak_block(wanted, account, &ladder));
     }
     let tightened: BTreeSet<&AccountName> =
         differences.iter().filter(|d| d.tightens).map(|d| &d.account).collect();
@@ -256,11 +257,17 @@ fn too_many(tightened: usize, managed: usize, limits: &PlanLimits) -> Option<Str
     None
 }
 
+/// The QOS that are the agent's.
+struct Ladder<'a> {
+    rules: &'a QosRules,
+    owned: BTreeSet<&'a QosName>,
+}
+
 fn account_difference(
     wanted: &Desired,
     account: &ObservedAccount,
     owned: &Owned,
-    rules: &QosRules,
+    ladder: &Ladder<'_>,
     plan: &mut Plan,
 ) -> Option<Difference> {
     let row = &account.row;
@@ -304,7 +311,7 @@ fn account_difference(
         }
     }
     if let Some(qos) = &wanted.qos {
-        tightens |= assign_qos(&mut set, row, qos, rules);
+        tightens |= assign_qos(&mut set, row, qos, ladder);
     }
     (!set.is_empty()).then(|| Difference {
         user: None,
@@ -322,10 +329,18 @@ fn users_difference(
     owned: &Owned,
     plan: &mut Plan,
 ) -> Vec<Difference> {
-    let nothing = DesiredUser::default();
+    let of_users = own_of_users(&account.account, &owned.own);
     let mut found = Vec::new();
+    if wanted.users.is_empty() && of_users.is_empty() {
+        return found;
+    }
+    let (nothing, bound) = (DesiredUser::default(), account.bound_users());
     for user in &account.users {
-        let asked = wanted.users.get(&user.user).unwrap_or(&nothing);
+        let asked = wanted.users.get(&user.user);
+        if asked.is_none() && !of_users.contains_key(&(&user.user, user.partition.as_deref())) {
+            continue;
+        }
+        let asked = asked.unwrap_or(&nothing);
         let mut returning: BTreeSet<OwnField> = BTreeSet::from([OwnField::Fairshare]);
         for (kind, values) in &asked.limits {
             returning.extend(values.keys().map(|tres| OwnField::Tres(*kind, tres.clone())));
@@ -349,7 +364,7 @@ fn users_difference(
         plan.findings.extend(findings);
         if !set.is_empty() {
             found.push(Difference {
-                user: Some((user.user.clone(), account.row_of(user))),
+                user: Some((user.user.clone(), user.addressed(&bound))),
                 account: account.account.clone(),
                 set,
                 tightens,
@@ -357,30 +372,48 @@ fn users_difference(
             });
         }
     }
-    let there = |key: &OwnKey| {
-        let row = key.partition.clone().map_or(UserRow::Only, UserRow::Partition);
-        key.user.as_ref().is_none_or(|user| account.user(user, &row).is_some())
-    };
-    let of_account = owned.own.keys().filter(|key| key.account == account.account);
-    plan.forget.extend(of_account.filter(|key| !there(key)).cloned());
+    let there: BTreeSet<(&UserName, Option<&str>)> =
+        account.users.iter().map(|row| (&row.user, row.partition.as_deref())).collect();
+    let gone = of_users.into_iter().filter(|(row, _)| !there.contains(row));
+    plan.forget.extend(gone.flat_map(|(_, keys)| keys).cloned());
+    found
+}
+
+/// What is remembered of the rows of an account's users, by user and partition.
+fn own_of_users<'a>(
+    account: &AccountName,
+    own: &'a OwnValues,
+) -> BTreeMap<(&'a UserName, Option<&'a str>), Vec<&'a OwnKey>> {
+    let mut found: BTreeMap<_, Vec<&OwnKey>> = BTreeMap::new();
+    for key in of_account(account, own) {
+        if let Some(user) = &key.user {
+            found.entry((user, key.partition.as_deref())).or_default().push(key);
+        }
+    }
     found
 }
 
 /// Sets the QOS list and default where they differ; others' QOS stay in the list and others' default stays. Says
 /// whether that is stricter than what is there.
-fn assign_qos(set: &mut Assignments, row: &ObservedAssociation, wanted: &QosName, rules: &QosRules) -> bool {
-    let owned = rules.owned();
-    let mut list: BTreeSet<QosName> = row.qos.iter().filter(|q| !owned.contains(q)).cloned().collect();
-    list.insert(wanted.clone());
+fn assign_qos(
+    set: &mut Assignments,
+    row: &ObservedAssociation,
+    wanted: &QosName,
+    ladder: &Ladder<'_>,
+) -> bool {
+    let Ladder { rules, owned } = ladder;
     let default_is_ours = row.default_qos.as_ref().is_none_or(|default| owned.contains(default));
-    if list != row.qos {
-        set.qos = Some(list);
+    let is_there =
+        row.qos.contains(wanted) && row.qos.iter().all(|name| name == wanted || !owned.contains(name));
+    if !is_there {
+        let others = row.qos.iter().filter(|name| !owned.contains(name));
+        set.qos = Some(others.chain([wanted]).cloned().collect());
     }
     if default_is_ours && row.default_qos.as_ref() != Some(wanted) {
         set.default_qos = Some(wanted.clone());
     }
-    let now = row.qos.iter().filter_map(|q| rules.strictness(q)).min();
-    set.qos.is_some() && rules.strictness(wanted) > now.or(Some(Exact::ZERO))
+    let now = || row.qos.iter().filter_map(|q| rules.strictness(q)).min();
+    set.qos.is_some() && rules.strictness(wanted) > now().or(Some(Exact::ZERO))
 }
 
 /// Rows below an account that have a QOS list or default of their own do not follow it: they are set as well, else
@@ -390,7 +423,7 @@ fn below(
     wanted: &Desired,
     desired: &BTreeMap<AccountName, Desired>,
     tree: &AccountTree<'_>,
-    rules: &QosRules,
+    ladder: &Ladder<'_>,
 ) -> Vec<Difference> {
     let Some(qos) = &wanted.qos else { return Vec::new() };
     let mut found = Vec::new();
@@ -398,15 +431,24 @@ fn below(
         tree.subtree_without(&wanted.account, |name| desired.get(name).is_some_and(|below| below.governed))
     {
         let is_top = account.account == wanted.account;
-        if !is_top {
-            found.extend(row_below(wanted, None, account, &account.row, qos, rules));
+        if !is_top && has_own_qos(&account.row) {
+            found.extend(row_below(wanted, None, account, &account.row, qos, ladder));
         }
-        for user in &account.users {
-            let row = account.row_of(user);
-            found.extend(row_below(wanted, Some((&user.user, row)), account, &user.row, qos, rules));
+        let mut of_users = account.users.iter().filter(|user| has_own_qos(&user.row)).peekable();
+        if of_users.peek().is_some() {
+            let bound = account.bound_users();
+            found.extend(of_users.filter_map(|user| {
+                let row = user.addressed(&bound);
+                row_below(wanted, Some((&user.user, row)), account, &user.row, qos, ladder)
+            }));
         }
     }
     found
+}
+
+/// Whether a row does not follow the account above it.
+fn has_own_qos(row: &ObservedAssociation) -> bool {
+    row.qos_is_own || row.default_qos_is_own
 }
 
 fn row_below(
@@ -415,13 +457,10 @@ fn row_below(
     account: &ObservedAccount,
     row: &ObservedAssociation,
     qos: &QosName,
-    rules: &QosRules,
+    ladder: &Ladder<'_>,
 ) -> Option<Difference> {
     let mut set = Assignments::default();
-    if !row.qos_is_own && !row.default_qos_is_own {
-        return None;
-    }
-    let tightens = assign_qos(&mut set, row, qos, rules);
+    let tightens = assign_qos(&mut set, row, qos, ladder);
     (!set.is_empty()).then(|| Difference {
         user: user.map(|(user, row)| (user.clone(), row)),
         account: account.account.clone(),
@@ -431,12 +470,14 @@ fn row_below(
     })
 }
 
-fn weak_block(wanted: &Desired, account: &ObservedAccount, rules: &QosRules) -> Option<String> {
-    let strict = wanted.qos.as_ref().and_then(|q| rules.strictness(q)) > Some(Exact::ZERO);
-    let owned = rules.owned();
+fn weak_block(wanted: &Desired, account: &ObservedAccount, ladder: &Ladder<'_>) -> Option<String> {
+    let strict = wanted.qos.as_ref().and_then(|q| ladder.rules.strictness(q)) > Some(Exact::ZERO);
+    if !strict || wanted.submit_blocked() {
+        return None;
+    }
     let others: Vec<&str> =
-        account.row.qos.iter().filter(|q| !owned.contains(q)).map(QosName::as_str).collect();
-    (strict && !wanted.submit_blocked() && !others.is_empty()).then(|| {
+        account.row.qos.iter().filter(|q| !ladder.owned.contains(q)).map(QosName::as_str).collect();
+    (!others.is_empty()).then(|| {
         format!(
             "account {} is to be held to QOS {} but may also use {}: jobs there are not slowed or blocked",
             wanted.account,

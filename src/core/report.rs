@@ -37,7 +37,7 @@ impl Message {
     pub fn key(&self) -> String {
         match self {
             Message::CommandResult(result) => format!("result:{}", result.command),
-            Message::ComponentUsage(usage) => format!("usage:{}:{}", usage.allocation, usage.month),
+            Message::ComponentUsage(usage) => usage.key(),
             Message::BackendMetadata(state) => format!("metadata:{}", state.allocation),
         }
     }
@@ -106,6 +106,13 @@ pub struct ComponentUsage {
     pub amounts: BTreeMap<ComponentName, String>,
     /// The same per user.
     pub users: BTreeMap<ComponentName, BTreeMap<String, String>>,
+}
+
+impl ComponentUsage {
+    /// As [`Message::key`].
+    pub fn key(&self) -> String {
+        format!("usage:{}:{}", self.allocation, self.month)
+    }
 }
 
 /// What is in force on the account of one allocation, absolute.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,7 @@ use super::exact::Exact;
 /// `license/matlab@srv`. Memory counts in MB (Slurm's MB: 1,048,576 bytes).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Tres(String);
+pub struct Tres(Arc<str>);
 
 /// A text that cannot be the name of a TRES.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,7 +26,7 @@ impl Tres {
         if text.is_empty() || text.len() > 128 || text.starts_with('-') || !text.bytes().all(fits) {
             return Err(TresError(text.chars().take(60).collect()));
         }
-        Ok(Tres(text.to_owned()))
+        Ok(Tres(text.into()))
     }
 
     /// `cpu`
@@ -50,7 +51,7 @@ impl Tres {
 
     /// Whether this is memory, whose amounts carry unit suffixes in Slurm's texts.
     pub fn is_mem(&self) -> bool {
-        self.0 == "mem"
+        &*self.0 == "mem"
     }
 }
 
@@ -69,7 +70,7 @@ impl TryFrom<String> for Tres {
 
 impl From<Tres> for String {
     fn from(tres: Tres) -> String {
-        tres.0
+        tres.0.as_ref().to_owned()
     }
 }
 

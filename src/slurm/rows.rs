@@ -144,35 +144,52 @@ pub(super) fn duration_s(field: &[u8]) -> Option<u64> {
 /// is one row, two different ones are none, in whatever order they come.
 #[derive(Debug)]
 pub(super) struct ByKey<K, V> {
-    found: BTreeMap<K, Option<V>>,
+    /// Those that came in the order of their keys, as nearly all do.
+    in_order: Vec<(K, Option<V>)>,
+    /// Those that came after a larger key.
+    late: BTreeMap<K, Option<V>>,
 }
 
 impl<K: Ord, V: PartialEq> ByKey<K, V> {
     pub fn new() -> Self {
-        Self { found: BTreeMap::new() }
+        Self { in_order: Vec::new(), late: BTreeMap::new() }
     }
 
     /// Adds what `row` says.
     pub fn add(&mut self, key: K, value: V, row: &[u8], rejects: &mut Rejects) {
-        match self.found.entry(key) {
-            Entry::Vacant(entry) => {
-                entry.insert(Some(value));
-            }
-            Entry::Occupied(mut entry) => match entry.get() {
-                Some(known) if *known == value => {}
-                Some(_) => {
-                    entry.insert(None);
-                    rejects.add(row, "contradicts another row");
-                    rejects.count += 1;
+        if self.in_order.last().is_none_or(|(last, _)| *last < key) {
+            self.in_order.push((key, Some(value)));
+            return;
+        }
+        let known = match self.in_order.binary_search_by(|(known, _)| known.cmp(&key)) {
+            Ok(at) => &mut self.in_order[at].1,
+            Err(_) => match self.late.entry(key) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    entry.insert(Some(value));
+                    return;
                 }
-                None => rejects.add(row, "contradicts another row"),
             },
+        };
+        match known {
+            Some(known) if *known == value => {}
+            Some(_) => {
+                *known = None;
+                rejects.add(row, "contradicts another row");
+                rejects.count += 1;
+            }
+            None => rejects.add(row, "contradicts another row"),
         }
     }
 
     /// What is known for certain, in the order of the keys.
-    pub fn certain(self) -> BTreeMap<K, V> {
-        self.found.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    pub fn certain(self) -> impl Iterator<Item = (K, V)> {
+        let mut found = self.in_order;
+        if !self.late.is_empty() {
+            found.extend(self.late);
+            found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        }
+        found.into_iter().filter_map(|(key, value)| Some((key, value?)))
     }
 }
 
@@ -229,13 +246,33 @@ mod tests {
         let total = |values: &[u8]| {
             let (mut rows, mut rejects) = (ByKey::new(), Rejects::default());
             values.iter().for_each(|value| rows.add("job", *value, b"row", &mut rejects));
-            (rows.certain().get("job").copied(), rejects.count)
+            (rows.certain().next().map(|(_, value)| value), rejects.count)
         };
         assert_eq!(total(&[1]), (Some(1), 0));
         assert_eq!(total(&[1, 1]), (Some(1), 0));
         assert_eq!(total(&[1, 2]), (None, 2));
         assert_eq!(total(&[1, 1, 2]), (None, 2));
         assert_eq!(total(&[1, 2, 1]), (None, 3));
+    }
+
+    #[test]
+    fn keys_come_out_in_order_and_once_in_whatever_order_they_came() {
+        let check = |keys: &[u8], expected: &[u8]| {
+            let (mut rows, mut rejects) = (ByKey::new(), Rejects::default());
+            keys.iter().for_each(|key| rows.add(*key, key % 10, b"row", &mut rejects));
+            let found: Vec<(u8, u8)> = rows.certain().collect();
+            assert_eq!(found, expected.iter().map(|key| (*key, key % 10)).collect::<Vec<_>>());
+            assert_eq!(rejects.count, 0);
+        };
+        check(&[1, 2, 3], &[1, 2, 3]);
+        check(&[3, 1, 2, 4, 1, 2, 3, 4], &[1, 2, 3, 4]);
+        check(&[2, 4, 3, 9, 8, 3, 5], &[2, 3, 4, 5, 8, 9]);
+        let (mut rows, mut rejects) = (ByKey::new(), Rejects::default());
+        for (key, value) in [(5, 1), (2, 1), (7, 1), (2, 2), (5, 2)] {
+            rows.add(key, value, b"row", &mut rejects);
+        }
+        assert_eq!(rows.certain().collect::<Vec<_>>(), [(7, 1)]);
+        assert_eq!(rejects.count, 4);
     }
 
     #[test]

@@ -107,7 +107,7 @@ pub fn parse_suspended(answer: &[u8], cluster: &ClusterName) -> BTreeMap<u64, u6
             None => rejects.add(row, "not cluster, DBIndex and Suspended"),
         }
     }
-    found.certain()
+    found.certain().collect()
 }
 
 /// What a report says of a job besides its record.
@@ -174,7 +174,7 @@ pub fn parse_labels(
             found.add(key.dbindex, JobLabel { leader, name }, line.as_bytes(), &mut rejects);
         }
     }
-    found.certain()
+    found.certain().collect()
 }
 
 /// Those of `jobs` that are suspended now and had started before `edge`: with `-T` every release from 20.11 to 26.05 leaves out

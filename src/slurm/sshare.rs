@@ -55,7 +55,7 @@ pub(super) fn read(answer: &[u8]) -> (BTreeMap<AccountName, RawUsage>, Rejects) 
             rejects.add(row, "not at its place in the tree");
         }
     }
-    (found.certain(), rejects)
+    (found.certain().collect(), rejects)
 }
 
 /// Where sshare shows an account: in the tree, its name indented by one space for each level, root by none; or beside it.

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::Store;
 use super::columns::{bits, count, from_json, json, parsed, unsigned};
+use super::cursors::put_cursor;
 use super::error::StoreError;
 use crate::core::name::AccountName;
 use crate::core::time::Epoch;
@@ -22,14 +23,23 @@ pub struct LoggedDecision {
     pub body: Value,
 }
 
+/// Name of the digest of the decisions that were logged last, among the cursors.
+const DIGEST: &str = "decisions";
+
 impl Store {
-    /// Logs the decisions that differ from their account's last logged one; says how many did. Numbers that change
-    /// with every look must be left out by the caller, else each look is logged.
+    /// The caller's digest of all decisions that were logged last: where it is the same again, nothing has to be logged.
+    pub fn decisions_digest(&self) -> Result<Option<u64>, StoreError> {
+        self.get_cursor(DIGEST)
+    }
+
+    /// Logs the decisions that differ from their account's last logged one, and keeps the digest of them all; says how many
+    /// differed. Numbers that change with every look must be left out by the caller, else each look is logged.
     pub fn put_decisions(
         &mut self,
         at: Epoch,
         cycle: u64,
         decisions: &[(AccountName, Value)],
+        digest: u64,
     ) -> Result<usize, StoreError> {
         self.transaction("logging decisions", |tx| {
             let mut last =
@@ -50,6 +60,7 @@ impl Store {
                     logged += 1;
                 }
             }
+            put_cursor(tx, DIGEST, digest)?;
             Ok(logged)
         })
     }

@@ -14,6 +14,7 @@
 
 mod amie;
 mod columns;
+mod compaction;
 mod cursors;
 mod decisions;
 mod error;
@@ -38,12 +39,14 @@ mod totals;
 
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 pub use amie::{
     AmieFailure, AmieFilter, AmieMade, AmieMark, AmieRetention, AmieRow, AmieState, AmieSum, AmieWaiting,
     FORGOTTEN, JobChange, StorageCollection, Word,
 };
+pub use compaction::Compacted;
 pub use decisions::LoggedDecision;
 pub use error::{Class, StoreError};
 pub use held::HeldPlan;
@@ -338,6 +341,8 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
         conn.pragma_update(None, "temp_store", "MEMORY")?;
         conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
         conn.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        // Else every statement with a parameter is compiled anew for every value it is given, as far as SQLite has statistics.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         Ok(conn)
     };
     open().map_err(|source| StoreError::of("opening the store", path.to_owned(), source))

@@ -53,6 +53,25 @@ impl Store {
         })
     }
 
+    /// Of resets given by account, source, policy and period the places of those that have no marker.
+    pub fn resets_without_marker<'a>(
+        &self,
+        resets: impl Iterator<Item = [&'a str; 4]>,
+    ) -> Result<Vec<usize>, StoreError> {
+        self.reading("looking for markers of resets", |conn| {
+            let mut marker = conn.prepare_cached(
+                "SELECT 1 FROM resets WHERE account = ?1 AND source = ?2 AND policy = ?3 AND period = ?4",
+            )?;
+            let mut without = Vec::new();
+            for (place, reset) in resets.enumerate() {
+                if !marker.exists(reset)? {
+                    without.push(place);
+                }
+            }
+            Ok(without)
+        })
+    }
+
     /// How that account, policy and period got its marker, when it has one.
     pub fn reset_how(&self, marker: &ResetMarker) -> Result<Option<ResetHow>, StoreError> {
         self.reading("looking for a reset's marker", |conn| {
@@ -72,9 +91,17 @@ impl Store {
         })
     }
 
-    /// Stores a marker. The first one stays, except that a reset done in an adopted period counts as a reset.
-    pub fn put_reset(&mut self, marker: &ResetMarker, at: Epoch, how: ResetHow) -> Result<(), StoreError> {
-        self.transaction("storing a reset's marker", |tx| Ok(put_marker(tx, marker, at, how)?))
+    /// Stores markers, all in one transaction. The first one of a reset stays, except that a reset done in an adopted period
+    /// counts as a reset.
+    pub fn put_resets(
+        &mut self,
+        markers: &[ResetMarker],
+        at: Epoch,
+        how: ResetHow,
+    ) -> Result<(), StoreError> {
+        self.transaction("storing markers of resets", |tx| {
+            Ok(markers.iter().try_for_each(|marker| put_marker(tx, marker, at, how))?)
+        })
     }
 
     /// Name of the period that was running when the agent first saw this policy of this account.

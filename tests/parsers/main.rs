@@ -90,18 +90,20 @@ fn limits_are_numbers_with_memory_in_mb_and_unset_ones_are_absent() {
     let grp_tres_mins = tres(&[("billing", 99_999_999_999_999), ("cpu", 0), ("gres/gpu", 7), ("mem", 3000)]);
     let expected = ObservedAssociation {
         share: Share::Number(1),
-        limits: BTreeMap::from([
+        limits: [
             (LimitType::GrpTRESMins, grp_tres_mins),
             (LimitType::MaxTRESMins, tres(&[("cpu", 9), ("mem", 1536)])),
             (LimitType::GrpTRES, tres(&[("mem", 60_000), ("node", 1)])),
-        ]),
+        ]
+        .map(|(kind, values)| (kind, values.into_iter().collect()))
+        .into(),
         jobs: [(JobLimit::GrpSubmitJobs, 0)].into(),
         qos: qos_names(&["normal", "slowdown"]),
         qos_is_own: true,
         default_qos: Some(QosName::parse("slowdown").unwrap()),
         default_qos_is_own: true,
     };
-    assert_eq!(edge_a.row, expected);
+    assert_eq!(*edge_a.row, expected);
     let bob: Vec<_> = edge_a.users.iter().filter(|user| user.user.as_str() == "bob").collect();
     let partitions: Vec<_> = bob.iter().map(|user| user.partition.as_deref()).collect();
     assert_eq!(partitions, [Some("debug"), Some("small")]);
@@ -138,10 +140,9 @@ fn what_is_inherited_is_what_slurmdbd_works_out_itself() {
     let mut compared = BTreeSet::new();
     for found in assoc::parse(ASSOC, &lab()).accounts.values() {
         let own = (String::new(), String::new(), &found.row);
-        let users = found
-            .users
-            .iter()
-            .map(|below| (below.user.to_string(), below.partition.clone().unwrap_or_default(), &below.row));
+        let users = found.users.iter().map(|below| {
+            (below.user.to_string(), below.partition.as_deref().unwrap_or_default().to_owned(), &below.row)
+        });
         for (user, partition, row) in users.chain([own]) {
             let key = (found.account.to_string(), user, partition);
             assert_eq!((row.qos.clone(), row.default_qos.clone()), theirs[&key], "{key:?}");

@@ -31,6 +31,7 @@ pub(super) fn commands(slurm: &Slurm, account: &AccountName, weighed: &Weighed) 
     if !set.is_empty() || !more.is_empty() {
         commands.push(typed(slurm, account, &set, &more));
     }
+    let bound = observed.bound_users();
     for user in &observed.users {
         let asked = wanted.users.get(&user.user);
         let mut fields = BTreeSet::new();
@@ -49,7 +50,7 @@ pub(super) fn commands(slurm: &Slurm, account: &AccountName, weighed: &Weighed) 
         fields.extend(remembered(&row, &weighed.own));
         let (set, more) = given_back(&row, &fields, &weighed.own);
         if !set.is_empty() || !more.is_empty() {
-            let (name, account, row) = (user.user.clone(), account.clone(), observed.row_of(user));
+            let (name, account, row) = (user.user.clone(), account.clone(), user.addressed(&bound));
             let change = Change::User { user: name, account, row, set };
             commands.push(with(slurm.argv(&change).to_string(), &more));
         }

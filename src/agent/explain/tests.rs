@@ -10,6 +10,7 @@ use crate::core::name::UserName;
 use crate::core::period::{Period, PeriodKind};
 use crate::core::policy::{Actions, Policy, QosStrategy};
 use crate::core::preview::Projection;
+use crate::core::small_map::SmallMap;
 use crate::core::time::Epoch;
 use crate::slurm::{RunError, Runner};
 
@@ -51,10 +52,10 @@ pub(super) fn observed(accounts: &[(&str, Option<&str>, ObservedAssociation)]) -
         let users = vec![ObservedUser {
             user: UserName::parse("alice").unwrap(),
             partition: None,
-            row: ObservedAssociation { qos_is_own: false, default_qos_is_own: false, ..row.clone() },
+            row: ObservedAssociation { qos_is_own: false, default_qos_is_own: false, ..row.clone() }.into(),
         }];
         let parent = parent.map(account);
-        (account(name), ObservedAccount { account: account(name), parent, row: row.clone(), users })
+        (account(name), ObservedAccount { account: account(name), parent, row: row.clone().into(), users })
     };
     Observed { accounts: accounts.iter().map(one).collect(), rejected: 0, ..Observed::default() }
 }
@@ -213,7 +214,7 @@ fn outlook(cpu: &str, ram: &str, deciding: Option<&str>, level: Level) -> Outloo
         previous: Exact::ZERO,
     };
     let components =
-        BTreeMap::from([("cpu".to_owned(), balance("1000", cpu)), ("ram".to_owned(), balance("400", ram))]);
+        SmallMap::from([("cpu".to_owned(), balance("1000", cpu)), ("ram".to_owned(), balance("400", ram))]);
     let (used, total) = match deciding {
         Some(name) => (components[name].used, components[name].total),
         None => {
@@ -271,7 +272,7 @@ fn outlook(cpu: &str, ram: &str, deciding: Option<&str>, level: Level) -> Outloo
             fairshare: 1,
             limits: TresLimits::new(),
             raw_usage_reset: false,
-            reason: String::new(),
+            reason: "".into(),
             findings: Vec::new(),
         },
         deciding: deciding.map(str::to_owned),

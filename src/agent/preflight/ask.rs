@@ -116,8 +116,8 @@ async fn servers(
     }
     if let Ok(local) = SourceName::parse(LOCAL_SOURCE) {
         for own in &config.allocations {
-            let snapshot =
-                Snapshot { policies: vec![own.policy.clone()], allocations: vec![own.allocation.clone()] };
+            let (policy, allocation) = (own.policy.as_ref().clone(), own.allocation.as_ref().clone());
+            let snapshot = Snapshot { policies: vec![policy], allocations: vec![allocation] };
             offers.push((local.clone(), snapshot));
         }
     }

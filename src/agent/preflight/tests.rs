@@ -66,7 +66,12 @@ fn account(name: &str, parent: Option<&str>) -> (AccountName, ObservedAccount) {
         default_qos: None,
         default_qos_is_own: false,
     };
-    let account = ObservedAccount { account: named(name), parent: parent.map(named), row, users: Vec::new() };
+    let account = ObservedAccount {
+        account: named(name),
+        parent: parent.map(named),
+        row: row.into(),
+        users: Vec::new(),
+    };
     (named(name), account)
 }
 
@@ -86,7 +91,8 @@ fn server() -> ServerFacts {
 fn site() -> (Facts, Config) {
     let config = config::parse(CONFIG, "test.toml").unwrap();
     let own = &config.allocations[0];
-    let snapshot = Snapshot { policies: vec![own.policy.clone()], allocations: vec![own.allocation.clone()] };
+    let (policy, allocation) = (own.policy.as_ref().clone(), own.allocation.as_ref().clone());
+    let snapshot = Snapshot { policies: vec![policy], allocations: vec![allocation] };
     let version = || Some("22.05.8".to_owned());
     let facts = Facts {
         now: Epoch(1_795_332_000),
@@ -396,8 +402,9 @@ fn raw_usage_that_leaves_no_room_under_a_limit_is_told_with_what_begins_it_anew(
             counted(118_800)(f, c);
             let observed = f.observed.as_mut().unwrap();
             let bio = observed.accounts.get_mut(&AccountName::parse("bio").unwrap()).unwrap();
-            let limits = BTreeMap::from([(Tres::parse("billing").unwrap(), limit)]);
-            bio.row.limits = [(crate::core::policy::LimitType::GrpTRESMins, limits)].into();
+            let limits = [(Tres::parse("billing").unwrap(), limit)].into();
+            let row = std::sync::Arc::make_mut(&mut bio.row);
+            row.limits = [(crate::core::policy::LimitType::GrpTRESMins, limits)].into();
         }
     };
     assert_eq!(only_what_is_new(findings(in_force(130_000))), []);

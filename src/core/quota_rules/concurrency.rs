@@ -145,7 +145,7 @@ impl Amounts<'_> {
                 back_running: None,
             });
         }
-        wish.limits.insert(LimitType::GrpTRES, self.limits);
+        wish.limits.insert(LimitType::GrpTRES, self.limits.into_iter().collect());
         verdict.wishes.push(wish);
     }
 }

@@ -198,7 +198,7 @@ impl Scope {
                 if stopped {
                     standing.level = Level::Blocked;
                     (standing.back_earliest, standing.back_running) = (earliest, running);
-                    let text = format!("{}; {}", base.text, until(earliest, running, ground.now));
+                    let text = format!("{}; {}", base.text, until(earliest, running, ground.now)).into();
                     verdict.wishes.extend(self.places(&Wish { text, ..base }).into_iter().map(stopping));
                 }
             }

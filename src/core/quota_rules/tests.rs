@@ -30,7 +30,7 @@ fn world() -> Observed {
         let rows = users.iter().map(|name| ObservedUser {
             user: user(name),
             partition: None,
-            row: row(&["normal"]),
+            row: row(&["normal"]).into(),
         });
         observed.accounts.get_mut(&account(name)).unwrap().users = rows.collect();
     }

@@ -243,7 +243,7 @@ fn check(row: &Row, policy: &Policy, which: Weights, grace: usize) {
     assert_eq!((seen.used, seen.total), (exact(row.scalar.0), exact(row.scalar.1)), "{case}");
     assert_eq!((seen.level, seen.effect), (row.levels[grace], row.levels[grace]), "{case}");
     let limits = row.limits[grace].iter().map(|(name, minutes)| (tres(name), *minutes));
-    assert_eq!(seen.limits, BTreeMap::from([(LimitType::GrpTRESMins, limits.collect())]), "{case}");
+    assert_eq!(seen.limits, [(LimitType::GrpTRESMins, limits.collect())].into(), "{case}");
     assert_eq!(seen.fairshare, row.fairshare, "{case}");
     let qos_wanted = expected_qos(policy.strategy, seen.level, seen.percent.unwrap());
     assert_eq!(seen.qos, qos(qos_wanted), "{case}");

@@ -19,7 +19,7 @@ const LIMITS: PlanLimits = PlanLimits {
 };
 
 fn quota(source: &str) -> Wish {
-    Wish { returns: true, ..Wish::new(account("bio"), SourceName::parse(source).unwrap(), "a quota".into()) }
+    Wish { returns: true, ..Wish::new(account("bio"), SourceName::parse(source).unwrap(), "a quota") }
 }
 
 fn user_quota(source: &str) -> Wish {
@@ -31,8 +31,8 @@ fn world(partition: Option<&str>) -> Observed {
     let mut observed = observed(&[("bio", "root")]);
     let alice = ObservedUser {
         user: UserName::parse("alice").unwrap(),
-        partition: partition.map(str::to_owned),
-        row: row(&["normal"]),
+        partition: partition.map(Box::from),
+        row: row(&["normal"]).into(),
     };
     observed.accounts.get_mut(&account("bio")).unwrap().users.push(alice);
     observed
@@ -60,7 +60,7 @@ fn jobs(observed: &Observed, which: JobLimit) -> Option<u64> {
 #[test]
 fn submissions_that_were_stopped_come_back_with_the_limit_that_was_there() {
     let mut observed = world(None);
-    observed.accounts.get_mut(&account("bio")).unwrap().row.jobs.insert(JobLimit::GrpSubmitJobs, 50);
+    row_of(&mut observed, "bio").jobs.insert(JobLimit::GrpSubmitJobs, 50);
     let mut own = OwnValues::new();
     cycle(&[quota("local").refusing()], &mut observed, &mut own);
     assert_eq!(jobs(&observed, JobLimit::GrpSubmitJobs), Some(0));
@@ -76,15 +76,15 @@ fn a_value_that_somebody_else_sets_meanwhile_is_the_one_that_stays() {
     let mut observed = world(None);
     let mut own = OwnValues::new();
     cycle(&[quota("local").refusing()], &mut observed, &mut own);
-    observed.accounts.get_mut(&account("bio")).unwrap().row.jobs.insert(JobLimit::GrpSubmitJobs, 7);
+    row_of(&mut observed, "bio").jobs.insert(JobLimit::GrpSubmitJobs, 7);
     cycle(&[quota("local").refusing()], &mut observed, &mut own);
     assert_eq!(jobs(&observed, JobLimit::GrpSubmitJobs), Some(0));
     cycle(&[], &mut observed, &mut own);
     assert_eq!(jobs(&observed, JobLimit::GrpSubmitJobs), Some(7));
 
-    observed.accounts.get_mut(&account("bio")).unwrap().row.jobs.remove(&JobLimit::GrpSubmitJobs);
+    row_of(&mut observed, "bio").jobs.remove(&JobLimit::GrpSubmitJobs);
     cycle(&[quota("local").refusing()], &mut observed, &mut own);
-    observed.accounts.get_mut(&account("bio")).unwrap().row.jobs.insert(JobLimit::GrpSubmitJobs, 9);
+    row_of(&mut observed, "bio").jobs.insert(JobLimit::GrpSubmitJobs, 9);
     cycle(&[], &mut observed, &mut own);
     assert_eq!(jobs(&observed, JobLimit::GrpSubmitJobs), Some(9), "it is nobody's but who set it");
 }
@@ -92,7 +92,7 @@ fn a_value_that_somebody_else_sets_meanwhile_is_the_one_that_stays() {
 #[test]
 fn a_limit_set_by_hand_that_is_stricter_than_a_quota_stays() {
     let mut observed = world(None);
-    observed.accounts.get_mut(&account("bio")).unwrap().row.jobs.insert(JobLimit::GrpJobs, 3);
+    row_of(&mut observed, "bio").jobs.insert(JobLimit::GrpJobs, 3);
     let mut own = OwnValues::new();
     let mut wish = quota("local");
     wish.jobs.insert(JobLimit::GrpJobs, 10);
@@ -108,13 +108,13 @@ fn a_limit_set_by_hand_that_is_stricter_than_a_quota_stays() {
 #[test]
 fn a_crash_before_the_change_was_run_remembers_nothing_wrong() {
     let mut observed = world(None);
-    observed.accounts.get_mut(&account("bio")).unwrap().row.jobs.insert(JobLimit::GrpSubmitJobs, 50);
+    row_of(&mut observed, "bio").jobs.insert(JobLimit::GrpSubmitJobs, 50);
     let mut own = OwnValues::new();
     let untouched = observed.clone();
     cycle(&[quota("local").refusing()], &mut observed, &mut own);
     // Remembered, and nothing was run; then an operator sets 60.
     observed = untouched;
-    observed.accounts.get_mut(&account("bio")).unwrap().row.jobs.insert(JobLimit::GrpSubmitJobs, 60);
+    row_of(&mut observed, "bio").jobs.insert(JobLimit::GrpSubmitJobs, 60);
     cycle(&[quota("local").refusing()], &mut observed, &mut own);
     cycle(&[], &mut observed, &mut own);
     assert_eq!(jobs(&observed, JobLimit::GrpSubmitJobs), Some(60));
@@ -183,7 +183,7 @@ proptest! {
         for (n, (asked, by_hand)) in steps.into_iter().enumerate() {
             if let Some(value) = by_hand {
                 operators = value;
-                let row = &mut observed.accounts.get_mut(&account("bio")).unwrap().row;
+                let row = row_of(&mut observed, "bio");
                 match value {
                     Some(value) => row.jobs.insert(JobLimit::GrpJobs, value),
                     None => row.jobs.remove(&JobLimit::GrpJobs),

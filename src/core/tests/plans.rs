@@ -1,6 +1,7 @@
 //! What is changed, and what is not.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -13,6 +14,7 @@ use crate::core::own::OwnValues;
 use crate::core::plan::{Change, Owned, Plan, PlanLimits, PlannedChange, halves, plan};
 use crate::core::policy::LimitType;
 use crate::core::settled::settled;
+use crate::core::small_map::SmallMap;
 
 const LIMITS: PlanLimits = PlanLimits {
     changes_max: 100,
@@ -26,7 +28,7 @@ fn wish(name: &str, fairshare: u32, minutes: u64, list: &str) -> Wish {
         fairshare: Some(fairshare),
         limits: [(LimitType::GrpTRESMins, [(tres("cpu"), minutes)].into())].into(),
         qos: Some(qos(list)),
-        ..Wish::new(account(name), SourceName::parse("waldur").unwrap(), "because".into())
+        ..Wish::new(account(name), SourceName::parse("waldur").unwrap(), "because")
     }
 }
 
@@ -51,21 +53,25 @@ pub fn make(change: &Change, seen: &mut Observed) {
     let set = match change {
         Change::Accounts { accounts, set } => {
             let named = |name: &AccountName| accounts.iter().any(|account| account == name);
-            rows.extend(seen.accounts.values_mut().filter(|a| named(&a.account)).map(|a| &mut a.row));
+            rows.extend(
+                seen.accounts.values_mut().filter(|a| named(&a.account)).map(|a| Arc::make_mut(&mut a.row)),
+            );
             set
         }
         Change::User { user, account, row, set } => {
             let below = seen.accounts.get_mut(account).unwrap().users.iter_mut();
             let bound = |to: Option<&str>| *row == UserRow::Only || to == row.partition();
             let named = below.filter(|u| u.user == *user && bound(u.partition.as_deref()));
-            rows.extend(named.map(|u| &mut u.row));
+            rows.extend(named.map(|u| Arc::make_mut(&mut u.row)));
             set
         }
         Change::Users { users, accounts, set } => {
             let named = |name: &AccountName| accounts.iter().any(|account| account == name);
             let below = seen.accounts.values_mut().filter(|a| named(&a.account));
             let there = below.flat_map(|a| a.users.iter_mut());
-            rows.extend(there.filter(|u| users.iter().any(|user| *user == u.user)).map(|u| &mut u.row));
+            rows.extend(
+                there.filter(|u| users.iter().any(|user| *user == u.user)).map(|u| Arc::make_mut(&mut u.row)),
+            );
             set
         }
         Change::ResetRawUsage { .. } => return,
@@ -76,7 +82,7 @@ pub fn make(change: &Change, seen: &mut Observed) {
         }
         for (kind, values) in &set.limits {
             for (tres, limit) in values {
-                let there = row.limits.entry(*kind).or_default();
+                let there = row.limits.or_insert(*kind, SmallMap::new());
                 match limit {
                     Limit::At(value) => there.insert(tres.clone(), *value),
                     Limit::Cleared => there.remove(tres),
@@ -101,7 +107,7 @@ pub fn make(change: &Change, seen: &mut Observed) {
 #[test]
 fn an_equal_account_is_not_touched() {
     let mut observed = observed(&[("bio", "root")]);
-    let row = &mut observed.accounts.get_mut(&account("bio")).unwrap().row;
+    let row = row_of(&mut observed, "bio");
     row.share = Share::Number(5);
     row.limits = [(LimitType::GrpTRESMins, [(tres("cpu"), 60)].into())].into();
     assert!(planned(&[wish("bio", 5, 60, "normal")], &observed).is_empty());
@@ -129,7 +135,7 @@ fn a_change_of_one_account_of_many_is_one_modify() {
 #[test]
 fn other_qos_of_an_account_stay_in_its_list_and_are_named_when_they_weaken_it() {
     let mut observed = observed(&[("bio", "root")]);
-    observed.accounts.get_mut(&account("bio")).unwrap().row.qos = names(&["normal", "long"]);
+    row_of(&mut observed, "bio").qos = names(&["normal", "long"]);
     let plan = planned(&[wish("bio", 5, 60, "blocked")], &observed);
     let Change::Accounts { set, .. } = &plan.changes[0].change else { panic!("{plan:?}") };
     assert_eq!(set.qos, Some(names(&["blocked", "long"])));
@@ -140,7 +146,7 @@ fn other_qos_of_an_account_stay_in_its_list_and_are_named_when_they_weaken_it() 
 #[test]
 fn a_default_qos_of_others_stays() {
     let mut observed = observed(&[("bio", "root")]);
-    let row = &mut observed.accounts.get_mut(&account("bio")).unwrap().row;
+    let row = row_of(&mut observed, "bio");
     row.qos = names(&["normal", "long"]);
     row.default_qos = Some(qos("long"));
     let plan = planned(&[wish("bio", 5, 60, "slowdown")], &observed);
@@ -151,7 +157,7 @@ fn a_default_qos_of_others_stays() {
 #[test]
 fn only_limits_the_agent_has_set_are_taken_away() {
     let mut observed = observed(&[("bio", "root")]);
-    let row = &mut observed.accounts.get_mut(&account("bio")).unwrap().row;
+    let row = row_of(&mut observed, "bio");
     row.limits = [(LimitType::GrpTRESMins, [(tres("gres/gpu"), 9), (tres("license/x"), 3)].into())].into();
     let owned = Owned {
         limits: [(account("bio"), [(LimitType::GrpTRESMins, tres("gres/gpu"))].into())].into(),
@@ -172,7 +178,7 @@ fn a_user_with_a_qos_list_of_its_own_is_held_too_and_before_the_account() {
     let user = |name: &str, own| ObservedUser {
         user: UserName::parse(name).unwrap(),
         partition: None,
-        row: ObservedAssociation { qos_is_own: own, default_qos_is_own: own, ..row(&["normal"]) },
+        row: ObservedAssociation { qos_is_own: own, default_qos_is_own: own, ..row(&["normal"]) }.into(),
     };
     observed.accounts.get_mut(&account("bio")).unwrap().users = vec![user("alice", true), user("bob", false)];
     let plan = planned(&[wish("bio", 5, 60, "blocked")], &observed);
@@ -188,7 +194,7 @@ fn with_users(observed: &mut Observed, name: &str, users: &[(&str, bool)]) {
     let user = |(name, own): &(&str, bool)| ObservedUser {
         user: UserName::parse(name).unwrap(),
         partition: None,
-        row: ObservedAssociation { qos_is_own: *own, default_qos_is_own: *own, ..row(&["normal"]) },
+        row: ObservedAssociation { qos_is_own: *own, default_qos_is_own: *own, ..row(&["normal"]) }.into(),
     };
     observed.accounts.get_mut(&account(name)).unwrap().users = users.iter().map(user).collect();
 }
@@ -308,8 +314,8 @@ fn tightening_too_many_accounts_waits_for_a_word_and_loosening_does_not() {
     let names: Vec<String> = (0..12).map(|n| format!("a{n}")).collect();
     let tree: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "root")).collect();
     let mut observed = observed(&tree);
-    observed.accounts.get_mut(&account("a0")).unwrap().row.qos = self::names(&["blocked"]);
-    observed.accounts.get_mut(&account("a0")).unwrap().row.default_qos = Some(qos("blocked"));
+    row_of(&mut observed, "a0").qos = self::names(&["blocked"]);
+    row_of(&mut observed, "a0").default_qos = Some(qos("blocked"));
     let wishes: Vec<Wish> =
         names.iter().map(|name| wish(name, 5, 60, if name == "a0" { "normal" } else { "blocked" })).collect();
     let held = planned(&wishes, &observed);
@@ -343,7 +349,7 @@ proptest! {
             let user = ObservedUser {
                 user: UserName::parse("u").unwrap(),
                 partition: None,
-                row: ObservedAssociation { qos_is_own: *own, default_qos_is_own: *own, ..row(&["normal"]) },
+                row: ObservedAssociation { qos_is_own: *own, default_qos_is_own: *own, ..row(&["normal"]) }.into(),
             };
             observed.accounts.get_mut(&account(name)).unwrap().users.push(user);
         }

@@ -1,6 +1,7 @@
 //! A small site that the tests of this folder share.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::core::allocation::Allocation;
 use crate::core::association::{Observed, ObservedAccount, ObservedAssociation, Share, TresLimits};
@@ -128,7 +129,12 @@ pub fn row(list: &[&str]) -> ObservedAssociation {
 pub fn observed(accounts: &[(&str, &str)]) -> Observed {
     let mut all = BTreeMap::from([(
         account("root"),
-        ObservedAccount { account: account("root"), parent: None, row: row(&["normal"]), users: Vec::new() },
+        ObservedAccount {
+            account: account("root"),
+            parent: None,
+            row: row(&["normal"]).into(),
+            users: Vec::new(),
+        },
     )]);
     for (name, parent) in accounts {
         all.insert(
@@ -136,12 +142,17 @@ pub fn observed(accounts: &[(&str, &str)]) -> Observed {
             ObservedAccount {
                 account: account(name),
                 parent: Some(account(parent)),
-                row: row(&["normal"]),
+                row: row(&["normal"]).into(),
                 users: Vec::new(),
             },
         );
     }
     Observed { accounts: all, rejected: 0, ..Observed::default() }
+}
+
+/// The row of an account, to be changed.
+pub fn row_of<'a>(observed: &'a mut Observed, name: &str) -> &'a mut ObservedAssociation {
+    Arc::make_mut(&mut observed.accounts.get_mut(&account(name)).unwrap().row)
 }
 
 pub fn names(list: &[&str]) -> BTreeSet<QosName> {

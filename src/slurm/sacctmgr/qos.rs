@@ -64,7 +64,7 @@ pub(in crate::slurm) fn read(answer: &[u8]) -> (BTreeMap<QosName, ObservedQos>, 
             None => rejects.add(row, "not a QOS"),
         }
     }
-    (found.certain(), rejects)
+    (found.certain().collect(), rejects)
 }
 
 fn parse_row(row: &[u8]) -> Option<(QosName, ObservedQos)> {

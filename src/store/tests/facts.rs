@@ -72,7 +72,7 @@ fn a_decision_is_logged_when_it_differs_from_the_accounts_last_one() {
     let normal = json!({"state": "normal", "why": {"rule": 1}});
     let blocked = json!({"state": "blocked"});
     let mut put = |at, cycle, decisions: &[(AccountName, serde_json::Value)]| {
-        store.put_decisions(Epoch(at), cycle, decisions).unwrap()
+        store.put_decisions(Epoch(at), cycle, decisions, 0).unwrap()
     };
     assert_eq!(put(1, 1, &[(a.clone(), normal.clone()), (b.clone(), normal.clone())]), 2);
     assert_eq!(put(2, 2, &[(a.clone(), normal.clone()), (b.clone(), blocked.clone())]), 1);
@@ -178,9 +178,9 @@ fn nothing_open_and_nothing_in_force_is_ever_removed() {
     store.settle_intent(done, &Outcome::Applied, &[], &[], Epoch(6)).unwrap();
     let marker =
         ResetMarker { account: bio.clone(), source: source(), policy: "p1".into(), period: "2026-11".into() };
-    store.put_reset(&marker, Epoch(5), ResetHow::Reset).unwrap();
+    store.put_resets(std::slice::from_ref(&marker), Epoch(5), ResetHow::Reset).unwrap();
     for at in [5, 6] {
-        store.put_decisions(Epoch(at), 1, &[(bio.clone(), json!(at))]).unwrap();
+        store.put_decisions(Epoch(at), 1, &[(bio.clone(), json!(at))], 0).unwrap();
     }
     put(&mut store, &[]);
     put(&mut store, &[]);

@@ -513,6 +513,43 @@ fn totals_of_an_older_schema_are_added_up_again_when_they_are_wanted() {
 }
 
 #[test]
+fn room_of_removed_jobs_is_used_again_and_given_back_when_that_is_asked_for() {
+    let place = Place::new();
+    let mut store = place.open();
+    let records =
+        |first: u64| -> Vec<JobRecord> { (first..first + 4000).map(|n| job(n, 100, Some(200))).collect() };
+    put(&mut store, &records(1));
+    put(&mut store, &records(4001).into_iter().map(|job| JobRecord { end: None, ..job }).collect::<Vec<_>>());
+    let windows = BTreeSet::from([Window::new(Epoch(0), Epoch(1000))]);
+    store.keep_totals(&cluster(), &windows, Epoch(0)).unwrap();
+    let pages =
+        |store: &Store| store.conn.query_row("PRAGMA page_count", [], |row| row.get::<_, i64>(0)).unwrap();
+    let (all, changed) = (pages(&store), changed_after(&store, 4000));
+    assert_eq!(changed.len(), 4000);
+    let keep = Retention { jobs_s: 0, history_s: 0, oldest_needed: Epoch(i64::MAX) };
+    assert_eq!(store.prune(Epoch(10_000), keep).unwrap().jobs, 4000);
+    let free = store.free_bytes().unwrap();
+    assert!(free > 100_000, "{free}");
+    // As many again find room where those were.
+    put(&mut store, &records(8001));
+    assert!(pages(&store) <= all + all / 10, "{} and {all} pages", pages(&store));
+    assert_eq!(store.prune(Epoch(10_000), keep).unwrap().jobs, 4000);
+    let open = store.open_jobs(&cluster()).unwrap();
+    let compacted = store.compact().unwrap();
+    assert!(compacted.bytes_after + free / 2 < compacted.bytes_before, "{compacted:?}");
+    assert_eq!(fs::metadata(&place.path).unwrap().len(), compacted.bytes_after);
+    assert_eq!(mode(&place.path), 0o600);
+    assert_eq!(store.free_bytes().unwrap(), 0);
+    store.integrity().unwrap();
+    assert_eq!((store.open_jobs(&cluster()).unwrap(), changed_after(&store, 4000)), (open, changed));
+    put(&mut store, &records(12_001));
+    drop(store);
+    assert_eq!(jobs_in(&place.open(), 0, 1000).len(), 8000);
+    let mut reader = Store::open_reader(&place.path).unwrap();
+    assert!(matches!(reader.compact(), Err(StoreError::ReadOnly { .. })));
+}
+
+#[test]
 fn the_holder_of_a_store_is_told_without_touching_its_lock() {
     let place = Place::new();
     assert_eq!(Store::holder(&place.path), None);

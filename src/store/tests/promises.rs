@@ -347,8 +347,8 @@ fn a_period_has_one_marker_and_a_reset_outweighs_an_adoption() {
     let mut store = place.open();
     let (bio, waldur) = (account("bio42"), source());
     assert_eq!(store.adopted(&bio, &waldur, "p1").unwrap(), None);
-    store.put_reset(&marker("2026-10"), Epoch(1), ResetHow::Adopted).unwrap();
-    store.put_reset(&marker("2026-10"), Epoch(2), ResetHow::Reset).unwrap();
+    store.put_resets(&[marker("2026-10")], Epoch(1), ResetHow::Adopted).unwrap();
+    store.put_resets(&[marker("2026-10")], Epoch(2), ResetHow::Reset).unwrap();
     for (outcome, period) in [
         (Outcome::Applied, "2026-11"),
         (Outcome::AlreadyInEffect, "2026-12"),
@@ -368,13 +368,13 @@ fn a_period_has_one_marker_and_a_reset_outweighs_an_adoption() {
     drop(store);
     let mut store = place.open();
     let done = ResetMarker { policy: "p3".into(), ..marker("2026-10") };
-    store.put_reset(&done, Epoch(1), ResetHow::Reset).unwrap();
+    store.put_resets(std::slice::from_ref(&done), Epoch(1), ResetHow::Reset).unwrap();
     assert_eq!(
         store.adopted(&bio, &waldur, "p3").unwrap(),
         Some("2026-10".into()),
         "a period that was reset has been seen as well"
     );
-    store.put_reset(&marker("2026-10"), Epoch(9), ResetHow::Adopted).unwrap();
+    store.put_resets(&[marker("2026-10")], Epoch(9), ResetHow::Adopted).unwrap();
     assert_eq!(store.reset_how(&marker("2026-10")).unwrap(), Some(ResetHow::Reset), "a reset stays one");
 }
 

@@ -2,6 +2,8 @@
 //! script see (golden, renewed with INSTA_UPDATE=always), storage reports, maintenance windows, projects from metadata,
 //! and backfill that is killed and goes on.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -9,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
+use support::COMPONENTS;
 
 /// 2026-11-10T12:00:00Z, when the shipped world stands still.
 const NOW_S: u64 = 1_794_312_000;
@@ -22,15 +25,7 @@ kind = "waldur-policy"
 url = "http://127.0.0.1:1/api/"
 token_file = "/nowhere"
 offering = "5e1f0a3c9b7d4e2f8a6c1d0b3e5f7a90"
-[components.cpu]
-tres = "cpu"
-unit = "h"
-[components.mem]
-tres = "mem"
-unit = "GB-h"
-[components.gpu]
-tres = "gres/gpu"
-unit = "h"
+COMPONENTS
 [amie]
 url = "http://127.0.0.1:1/amie/api/v1/"
 site = "EMULATED"
@@ -134,6 +129,7 @@ impl World {
     }
 
     fn configure(&self, text: &str) {
+        let text = text.replace("COMPONENTS", COMPONENTS);
         let text = text.replace("FOLDER", self.folder.path().to_str().expect("UTF-8"));
         std::fs::write(self.path("config.toml"), text).expect("written");
     }

@@ -116,8 +116,9 @@ fn ledger_verify_names_what_differs_and_repair_mends_it() {
     let store = rusqlite::Connection::open(place.path("emulator").join("state.db")).expect("the store");
     let changed = store
         .execute(
-            "UPDATE totals SET used = 'cpu=7' WHERE (window, account, user) = \
-             (SELECT window, account, user FROM totals ORDER BY window, account, user LIMIT 1)",
+            // Version 1; one TRES, cpu; one user, u, with 7.
+            "UPDATE totals SET used = CAST(char(1, 1, 3) || 'cpu' || char(1, 1) || 'u' || char(7) AS BLOB) \
+             WHERE (window, account) = (SELECT window, account FROM totals ORDER BY window, account LIMIT 1)",
             [],
         )
         .expect("a row of totals");
@@ -139,9 +140,13 @@ fn ledger_verify_names_what_differs_and_repair_mends_it() {
         .iter()
         .flat_map(|window| window["differences"].as_array().expect("differences"))
         .collect();
-    let cpu = differences.iter().find(|one| one["tres"] == "cpu").expect("the amount that was changed");
-    assert_eq!(cpu["kept"], 7);
-    assert!(cpu["counted"].is_u64() && cpu["account"].is_string() && cpu["user"].is_string(), "{cpu}");
+    let of = |whose: &dyn Fn(&Value) -> bool| {
+        *differences.iter().find(|one| one["tres"] == "cpu" && whose(&one["user"])).expect("a difference")
+    };
+    let (odd, lost) = (of(&|user| user == "u"), of(&|user| user != "u"));
+    assert_eq!((&odd["kept"], &odd["counted"]), (&7.into(), &0.into()));
+    assert_eq!(lost["kept"], 0);
+    assert!(lost["counted"].is_u64() && lost["account"].is_string() && lost["user"].is_string(), "{lost}");
 
     let mended = place.emulator(&["ledger", "verify", "--repair"]);
     assert_eq!(mended.code, 0, "{}{}", mended.out, mended.err);
@@ -266,6 +271,27 @@ fn the_emulated_site_passes_its_own_check() {
     let quiet = place.emulator(&["check", "--quiet"]);
     assert!(!quiet.out.contains("\n ok "), "{}", quiet.out);
     assert!(quiet.out.len() < ended.out.len());
+}
+
+#[test]
+fn the_emulated_site_has_a_quota_whose_server_counts_as_the_ledger_does() {
+    let place = Place::emulated();
+    let listed = place.emulator_json(&["quota", "list"]);
+    let quota = &listed["sources"][0]["quotas"][0];
+    assert_eq!(
+        (&quota["account"], &quota["limit"], &quota["usage"]),
+        (&"chemistry".into(), &960.into(), &768.into())
+    );
+    let told = place.emulator_json(&["explain", "chemistry"]);
+    let standing = &told["quotas"][0];
+    assert_eq!(
+        (&standing["used"], &standing["level"]),
+        (&"768".into(), &"notification".into()),
+        "{standing:#}"
+    );
+    let fields = told["fields"].as_array().expect("a list");
+    let field = fields.iter().find(|field| field["name"] == "GrpTRESMins gres/gpu").expect("its limit");
+    assert_eq!((&field["now"], &field["wanted"]), (&"960".into(), &"960".into()), "{field:#}");
 }
 
 #[test]

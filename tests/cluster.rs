@@ -156,18 +156,18 @@ fn raw_sacct(lab: &Arc<Lab>, window: Window) -> BTreeMap<(String, String), (u64,
 
 fn ledger(site: &Site, window: Window) -> BTreeMap<(String, String), (u64, u64)> {
     use slurm_site_agent::core::tres::Tres;
-    use slurm_site_agent::core::usage::{Counting, SuspensionEdges, Usage};
-    let mut usage = Usage::default();
+    use slurm_site_agent::core::usage::{Adding, Counting, SuspensionEdges};
+    let mut adding = Adding::default();
     let cluster = &site.agent.config.cluster.name;
     let now = site.agent.clock.now();
     site.agent
         .store
         .visit_jobs(cluster, window, &mut |job| {
-            usage.add(&job, window, now, Counting::SreportEqual, &SuspensionEdges::default());
+            adding.add(&job, window, now, Counting::SreportEqual, &SuspensionEdges::default());
         })
         .unwrap();
     let mut sums = BTreeMap::new();
-    for (account, user, used) in usage.rows().filter(|(account, _, _)| account.starts_with("led_")) {
+    for (account, user, used) in adding.usage().rows().filter(|(account, _, _)| account.starts_with("led_")) {
         let of = |tres: &Tres| u64::try_from(used.get(tres)).unwrap();
         sums.insert((account.to_owned(), user.to_owned()), (of(&Tres::billing()), of(&Tres::mem())));
     }

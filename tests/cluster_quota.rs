@@ -164,20 +164,20 @@ impl Drop for Daemon {
     }
 }
 
-fn datarobot(rules: &Value) -> Value {
-    json!({
+/// A server of DataRobot with one quota, of resource dep-1.
+async fn robot(mut quota: Value) -> Portal {
+    quota["resourceId"] = "dep-1".into();
+    let state = json!({
         "users": [{"username": "agent", "token": TOKEN, "role": "staff"}],
-        "datarobot": {
-            "tokens": [{"secret": TOKEN, "may_write": true}],
-            "quotas": [{"resourceId": "dep-1", "defaultRules": rules}]
-        }
-    })
+        "datarobot": {"tokens": [{"secret": TOKEN, "may_write": true}], "quotas": [quota]},
+    });
+    Portal::start(serde_json::from_value(state).unwrap()).await
 }
 
-fn robot_source(portal: &Portal, account: &str) -> String {
+fn robot_source(portal: &Portal, account: &str, poll_interval: &str) -> String {
     format!(
         "[[source]]\nname = \"robot\"\nkind = \"datarobot\"\nurl = \"{}api/v2/\"\ntoken_file = \"FOLDER/token\"\n\
-         poll_interval = \"5s\"\nresources = {{ dep-1 = \"{account}\" }}\n",
+         poll_interval = \"{poll_interval}\"\nresources = {{ dep-1 = \"{account}\" }}\nusers = {{ u-alice = \"alice\" }}\n",
         portal.url
     )
 }
@@ -186,9 +186,8 @@ fn robot_source(portal: &Portal, account: &str) -> String {
 async fn three_requests_a_minute_refuse_the_fourth_submission_until_the_window_has_rolled() {
     let Some(lab) = Lab::own() else { return };
     lab.accounts(&["rate_a"], "root");
-    let rules = json!([{"rule": "requests", "limit": 3, "window": "min"}]);
-    let portal = Portal::start(serde_json::from_value(datarobot(&rules)).unwrap()).await;
-    let mut here = Here::new(&lab, &robot_source(&portal, "rate_a"), Clock::System);
+    let portal = robot(json!({"defaultRules": [{"rule": "requests", "limit": 3, "window": "min"}]})).await;
+    let mut here = Here::new(&lab, &robot_source(&portal, "rate_a", "5s"), Clock::System);
     assert!(here.cycle().await.wake.is_none());
 
     let mut jobs: Vec<String> = (0..2).map(|_| job(&lab, "alice", "rate_a", &["--wrap", "true"])).collect();
@@ -225,18 +224,22 @@ async fn three_requests_a_minute_refuse_the_fourth_submission_until_the_window_h
 #[tokio::test(flavor = "multi_thread")]
 async fn windows_that_are_used_up_stop_submissions_and_the_daemon_gives_them_back_at_that_second() {
     let Some(lab) = Lab::own() else { return };
-    lab.accounts(&["roll_a", "roll_t"], "root");
+    lab.accounts(&["roll_a", "roll_t", "roll_r"], "root");
     // An operator's own limit, which has to come back.
     lab.must("sacctmgr", &["-i", "modify", "account", "where", "name=roll_a", "set", "GrpSubmitJobs=50"]);
+    // The use of roll_t as a whole is ruled by the configuration, that of each user of roll_r by DataRobot.
+    let portal = robot(json!({"defaultRules": [{"rule": "token", "limit": 2, "window": "hour"}]})).await;
     let quotas = "[schedule]\npoll = \"1h\"\n\
                   [[quota]]\naccount = \"roll_a\"\nrule = \"requests\"\nlimit = 2\nwindow = \"min\"\n\
                   [[quota]]\naccount = \"roll_t\"\nrule = \"token\"\nlimit = 2\nwindow = \"hour\"\n";
+    let quotas = quotas.to_owned() + &robot_source(&portal, "roll_r", "1h");
     let folder = tempfile::tempdir().unwrap();
-    let text = configuration(&lab, quotas);
+    let text = configuration(&lab, &quotas);
     support::read(&text, folder.path());
     write(&text, folder.path());
     let from = now().0;
-    lab.jobs(&[format!("account=roll_t user=alice cpus=8 start={} end={}", from - 3640, from - 3515)]);
+    let times = format!("cpus=8 start={} end={}", from - 3640, from - 3515);
+    lab.jobs(&["roll_t", "roll_r"].map(|account| format!("account={account} user=alice {times}")));
     let billing = lab.lab(
         "sql",
         &["select substring_index(substring_index(tres_alloc, ',5=', -1), ',', 1) from lab_job_table"
@@ -252,38 +255,51 @@ async fn windows_that_are_used_up_stop_submissions_and_the_daemon_gives_them_bac
 
     let _daemon = Daemon::start(&lab, folder.path());
     let submit_limit = |account: &str| association(&lab, account, "", "grpsubmitjobs");
-    wait_until("both windows are seen to be used up", || {
-        submit_limit("roll_a") == "0" && submit_limit("roll_t") == "0"
+    let user_limit = |user: &str| association(&lab, "roll_r", user, "maxsubmitjobs");
+    wait_until("all windows are seen to be used up", || {
+        submit_limit("roll_a") == "0" && submit_limit("roll_t") == "0" && user_limit("alice") == "0"
     });
     for account in ["roll_a", "roll_t"] {
         let (status, said) = submit(&lab, "alice", account, &["--wrap", "true"]);
         assert!(status != 0 && said.contains("AssocGrpSubmitJobsLimit"), "{status} {said}");
     }
+    let (status, said) = submit(&lab, "alice", "roll_r", &["--wrap", "true"]);
+    assert!(status != 0 && said.contains("AssocMaxSubmitJobLimit"), "{status} {said}");
+    assert_eq!(user_limit("bob"), "", "he has used nothing");
     // No poll for an hour: the window itself wakes the daemon.
     wait_until("the requests roll away", || submit_limit("roll_a") == "50");
     let came_back = now().0;
     println!("submissions came back {} s after the beginning", came_back - first);
     assert!((first + 50..=first + 50 + LATE_S).contains(&came_back), "{came_back} is not {first} + 50");
     job(&lab, "bob", "roll_a", &["--wrap", "true"]);
-    wait_until("the use rolls away", || submit_limit("roll_t").is_empty());
+    wait_until("the use rolls away", || submit_limit("roll_t").is_empty() && user_limit("alice").is_empty());
     let came_back = now().0;
     println!("use came back {} s after its second", came_back - token_back);
     assert!((token_back..=token_back + LATE_S).contains(&came_back), "{came_back} is not {token_back}");
     job(&lab, "alice", "roll_t", &["--wrap", "true"]);
+    job(&lab, "alice", "roll_r", &["--wrap", "true"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reserved_shares_are_fairshare_while_the_cluster_is_saturated() {
     let Some(lab) = Lab::own() else { return };
-    lab.accounts(&["share_a"], "root");
+    lab.accounts(&["share_a", "share_r"], "root");
+    let portal = robot(json!({
+        "saturationThreshold": 0.5, "capacity": {"capacity": 8, "units": "token"}, "defaultRules": [],
+        "policies": [{"consumerId": "u-alice", "consumerType": "user", "reserved": 0.9, "rules": []}],
+    }))
+    .await;
     let quotas = "[[quota]]\naccount = \"share_a\"\nuser = \"alice\"\nreserved = 0.75\ncapacity = 8\n\
                   saturation_threshold = 0.5\n";
     let began = now();
     lab.jobs(&[format!("account=share_a user=bob cpus=4 state=RUNNING start={}", began.0 - 100)]);
-    let mut here = Here::new(&lab, quotas, Clock::manual(began));
+    let quotas = quotas.to_owned() + &robot_source(&portal, "share_r", "5s");
+    let mut here = Here::new(&lab, &quotas, Clock::manual(began));
+    let share = |account: &str, user: &str| association(&lab, account, user, "fairshare");
     let report = here.cycle().await;
-    // 4 billing-minutes in the last minute are half of 8. Of four shares bob has one.
-    assert_eq!(association(&lab, "share_a", "alice", "fairshare"), "3", "{report:#?}");
+    // 4 billing-minutes of the cluster in the last minute are half of 8. bob has one of four shares here, one of ten there.
+    assert_eq!((share("share_a", "alice"), share("share_a", "bob")), ("3".into(), "1".into()), "{report:#?}");
+    assert_eq!((share("share_r", "alice"), share("share_r", "bob")), ("9".into(), "1".into()), "{report:#?}");
     assert!(here.cycle().await.is_quiet());
     lab.must("scancel", &["-A", "share_a"]);
     let ended = || {
@@ -294,7 +310,11 @@ async fn reserved_shares_are_fairshare_while_the_cluster_is_saturated() {
     wait_until("the job ends", ended);
     here.clock.set(now().plus(90));
     let report = here.cycle().await;
-    assert_eq!(association(&lab, "share_a", "alice", "fairshare"), "1", "{report:#?}");
+    assert_eq!(
+        (share("share_a", "alice"), share("share_r", "alice")),
+        ("1".into(), "1".into()),
+        "{report:#?}"
+    );
     assert!(here.cycle().await.is_quiet());
 }
 
@@ -375,6 +395,7 @@ async fn a_nomad_quota_holds_a_third_core_back_and_a_raised_one_lets_it_run_with
     let changed = Instant::now();
     wait_until("the raised quota is in force", || association(&lab, "nomad_a", "", "grptres") == "cpu=3");
     let in_force = changed.elapsed();
+    // Slurm looks at waiting jobs in its own time: that it runs is what counts, not when.
     wait_until("the third core runs", || state(&third).starts_with("RUNNING"));
     println!("in force after {in_force:?}, running after {:?}", changed.elapsed());
     assert!(in_force < Duration::from_secs(2), "{in_force:?}");

@@ -1,5 +1,5 @@
-//! The real program as a daemon: readiness, watchdog, signals, reload, drain, abort, and its loop, seen from the service manager's
-//! socket. Slurm is the emulated one behind executables of the test; the portal is the embedded server.
+//! The real program as a process: as a daemon its readiness, watchdog, signals, reload, drain, abort, and its loop, seen from the
+//! service manager's socket; as a backfill that is told to stop. Slurm is the emulated one behind executables of the test; the portal is the embedded server.
 
 mod support;
 
@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use slurm_site_agent::core::name::ClusterName;
+use slurm_site_agent::core::time::{Epoch, Window};
+use slurm_site_agent::store::Store;
 use support::{Portal, TOKEN};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_slurm-site-agent");
@@ -31,6 +34,10 @@ struct Place {
 
 impl Place {
     async fn new(poll_interval: &str) -> Place {
+        Place::with_jobs(poll_interval, &json!([])).await
+    }
+
+    async fn with_jobs(poll_interval: &str, jobs: &Value) -> Place {
         let state = json!({
             "settings": {"evaluate_on_usage": false},
             "users": [{"username": "agent", "token": TOKEN, "role": "staff"}],
@@ -40,7 +47,7 @@ impl Place {
         });
         let portal = Portal::start(serde_json::from_value(state).expect("a state")).await;
         let place = Place { folder: tempfile::tempdir().expect("a folder"), portal };
-        place.write_slurm();
+        place.write_slurm(jobs);
         std::fs::write(place.path("token"), TOKEN).expect("a secret");
         mode(&place.path("token"), 0o600);
         place.configure(poll_interval, "");
@@ -52,7 +59,7 @@ impl Place {
     }
 
     /// Executables that ask the emulated Slurm. sacct first waits at the gate, where there is one.
-    fn write_slurm(&self) {
+    fn write_slurm(&self, jobs: &Value) {
         let world = json!({
             "cluster": "town",
             "partitions": [{"name": "batch", "default": true, "tres": "cpu=4000,mem=2000G,node=10"}],
@@ -60,6 +67,7 @@ impl Place {
                     {"name": "blocked", "limits": {"MaxSubmitJobsPerUser": 0}}],
             "accounts": [{"name": "bio"}, {"name": "geo"}],
             "users": [{"name": "alice", "accounts": ["bio", "geo"]}],
+            "jobs": jobs,
         });
         std::fs::create_dir(self.path("world")).expect("a folder");
         std::fs::write(self.path("world/slurm.json"), world.to_string()).expect("a seed");
@@ -137,6 +145,15 @@ impl Gate {
     /// Until sacct has come to it.
     fn reached(&self) {
         wait_for("sacct at the gate", || self.path.with_extension("reached").exists());
+    }
+
+    /// Lets the sacct that waits, or the next one that comes, go on; those after it wait again.
+    fn pass(&self) {
+        self.reached();
+        std::fs::remove_file(self.path.with_extension("reached")).expect("the mark of the one that waits");
+        // Opening waits for the reader.
+        let gate = std::fs::OpenOptions::new().write(true).open(&self.path);
+        gate.and_then(|mut gate| gate.write_all(b"\n")).expect("sacct reads");
     }
 }
 
@@ -373,4 +390,70 @@ async fn a_policy_changed_at_the_server_is_in_force_after_one_poll_interval() {
     // One cycle may have been under way; the one after it has the change.
     let begun: Vec<String> = (0..2).map(|_| daemon.says("STATUS=")).collect();
     assert_eq!(place.shows("grptresmins"), "cpu=9000", "{begun:?}\n{}", daemon.logged());
+}
+
+/// Days that the backfill of these tests reads, with a job on every second one.
+const DAYS: i64 = 200;
+
+/// The ledger as it is: every job record in it.
+fn ledger(place: &Place) -> Vec<Value> {
+    let store = Store::open_reader(&place.path("state.db")).expect("the store");
+    let (all, cluster) =
+        (Window::new(Epoch(0), Epoch(i64::MAX)), ClusterName::parse("town").expect("a name"));
+    let mut jobs = Vec::new();
+    let mut keep = |job| jobs.push(serde_json::to_value(job).expect("JSON"));
+    store.visit_jobs(&cluster, all, &mut keep).expect("its jobs");
+    jobs.sort_by_key(|job| job["key"]["dbindex"].as_u64());
+    jobs
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_told_to_stop_ends_after_its_window_and_goes_on_to_the_ledger_of_an_undisturbed_one() {
+    let today =
+        jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC).start_of_day().expect("a midnight");
+    let midnight = today.timestamp().as_second();
+    let job = |day: i64| {
+        let start = midnight - day * 86_400 + 6 * 3600;
+        json!({"account": "bio", "user": "alice", "state": "COMPLETED", "allocated": "cpu=4,mem=8G,node=1,billing=4",
+               "submit": start - 60, "start": start, "end": start + 7200 + day})
+    };
+    let jobs: Value = (1..DAYS).step_by(2).map(job).collect();
+    let from = Epoch(midnight - DAYS * 86_400).to_string();
+    let call = ["ledger", "backfill", "--from", &from[..10]];
+    let calm = Place::with_jobs("10m", &jobs).await;
+    let undisturbed = calm.run(&call);
+    assert_eq!(undisturbed.status.code(), Some(0), "{}", String::from_utf8_lossy(&undisturbed.stderr));
+    let whole = ledger(&calm);
+    assert_eq!(whole.len(), jobs.as_array().map_or(0, Vec::len));
+
+    let place = Place::with_jobs("10m", &jobs).await;
+    let mut known = 0;
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let gate = place.close_gate();
+        let mut command = place.command(&call);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        for _ in 0..3 {
+            gate.pass();
+        }
+        gate.reached();
+        kill(Pid::from_raw(child.id().cast_signed()), signal).expect("it runs");
+        gate.pass();
+        wait_for("its end", || child.try_wait().expect("a child").is_some());
+        let output = child.wait_with_output().expect("its end");
+        drop(gate);
+        let said = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{signal}: {said}{errors}");
+        assert!(said.contains(" in 4 windows, "), "the window under way is the last one: {said}{errors}");
+        assert!(said.ends_with("stopped as asked; the same call goes on from there\n"), "{said}{errors}");
+        let kept = ledger(&place);
+        assert!(kept.len() > known && kept.len() < whole.len(), "{known}, {}: {said}", kept.len());
+        known = kept.len();
+    }
+    let rest = place.run(&[&call[..], &["--json"]].concat());
+    let rest: Value = serde_json::from_slice(&rest.stdout).expect("JSON");
+    assert_eq!((&rest["ending"], &rest["new"]), (&json!("done"), &json!(whole.len() - known)), "{rest:#}");
+    assert_eq!(ledger(&place), whole);
+    let verified = place.run(&["ledger", "verify"]);
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
 }

@@ -117,6 +117,13 @@ impl Operator {
         Operator { folder }
     }
 
+    /// Adds to the configuration.
+    fn add(&self, more: &str) {
+        let path = self.folder.path().join("config.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text + more).unwrap();
+    }
+
     /// Runs `quota ARGS` without a terminal.
     fn quota(&self, args: &[&str]) -> Ended {
         let mut command = Command::new(env!("CARGO_BIN_EXE_slurm-site-agent"));
@@ -486,6 +493,64 @@ nc_cpu_usage of bio42, minutes
         let said = operator.refused(&portal, &[&["history", "bio42"], &args[..], &to[..]].concat());
         assert!(said.contains(reason), "{args:?}: {said}");
     }
+}
+
+/// `[[quota]]` entries of every kind.
+const LOCAL: &str = "[[quota]]\naccount = \"bio42\"\nuser = \"*\"\nrule = \"requests\"\nlimit = 20\n\
+                     [[quota]]\naccount = \"phys\"\nname = \"budget of an hour\"\nrule = \"token\"\nlimit = 600\nwindow = \"hour\"\n\
+                     [[quota]]\naccount = \"phys\"\nuser = \"alice\"\nreserved = 0.25\ncapacity = 1000\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quotas_of_the_configuration_are_shown_as_source_local_and_changed_nowhere_else() {
+    let portal = Portal::start(seed()).await;
+    let operator = Operator::of(&portal);
+    operator.add(LOCAL);
+    let expected = "\
+local (configuration)
+ Name               Account  User   Rule            Reserved  Capacity    Saturation
+ bio42              bio42    *      requests=20/min  -         -           -
+ budget of an hour  phys     -      token=600/hour  -         -           -
+ phys               phys     alice  -               0.25      1000 token  0.8
+
+";
+    let all = operator.text(&["list"]);
+    let (servers, local) = all.split_at(all.find("local (").unwrap());
+    assert!(servers.contains("robot (datarobot)"), "{all}");
+    assert_eq!(cells(local), cells(expected), "\n{all}");
+    assert_eq!(operator.text(&["list", "--source", "local"]), local);
+    let sources = operator.json(&["list"])["sources"].clone();
+    assert_eq!(sources.as_array().unwrap().len(), 4);
+    let quotas = &sources[3]["quotas"];
+    assert_eq!((&sources[3]["source"], &sources[3]["kind"]), (&json!("local"), &json!("configuration")));
+    assert_eq!(
+        (&quotas[0]["account"], &quotas[0]["default_rules"][0]["limit"]),
+        (&json!("bio42"), &json!(20))
+    );
+    assert_eq!(
+        quotas[2]["policies"][0],
+        json!({"consumer": {"kind": "user", "id": "alice"}, "name": null, "reserved": 0.25, "rules": []})
+    );
+    let shown = operator.text(&["show", "phys", "--source", "local"]);
+    assert!(
+        shown.contains("token=600/hour") && shown.contains("alice") && !shown.contains("bio42"),
+        "{shown}"
+    );
+    for (args, reason) in [
+        (&["show", "chem7"][..], "source local has no quota \"chem7\""),
+        (&["set", "phys", "--saturation", "0.5", "--yes"], "stand in the configuration as [[quota]]"),
+        (&["delete", "phys", "--yes"], "stand in the configuration as [[quota]]"),
+        (&["history", "phys"], "only Waldur keeps how quotas were"),
+    ] {
+        let said = operator.refused(&portal, &[args, &["--source", "local"]].concat());
+        assert!(said.contains(reason), "{args:?}: {said}");
+    }
+    // Without a server they are the only ones, and nobody has to be named or asked.
+    let alone = Operator::with(&[]);
+    alone.add(LOCAL);
+    portal.handle.forget_requests();
+    assert_eq!(alone.text(&["list"]), local);
+    assert_eq!(alone.text(&["show", "phys"]), shown);
+    assert_eq!(portal.handle.requests().len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! The witness: sreport's rolled-up hours against the ledger. It reports drift and decides nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use super::Agent;
 use super::error::AgentError;
 use crate::core::time::{Epoch, Window};
 use crate::core::tres::Tres;
-use crate::core::usage::{Counting, SuspensionEdges, Usage, needs_suspension_split};
+use crate::core::usage::{Adding, Counting, SuspensionEdges, needs_suspension_split};
 
 /// Hours before the current one that are compared: slurmdbd may roll an hour up to one hour late.
 const HOURS: i64 = 24;
@@ -82,29 +82,33 @@ pub async fn audit(agent: &mut Agent) -> Result<Drift, AgentError> {
 pub async fn compare(agent: &mut Agent, window: Window, now: Epoch) -> Result<Drift, AgentError> {
     let cluster = agent.config.cluster.name.clone();
     let edges = split_edges(agent, window, now).await?;
-    let mut usage = Usage::default();
+    let mut adding = Adding::default();
     let mut tres: BTreeSet<Tres> = BTreeSet::from([Tres::cpu(), Tres::mem(), Tres::billing()]);
     agent.store.visit_jobs(&cluster, window, &mut |job| {
         tres.extend(job.alloc.keys().filter(|tres| tres.as_str() != "energy").cloned());
-        usage.add(&job, window, now, Counting::SreportEqual, &edges);
+        adding.add(&job, window, now, Counting::SreportEqual, &edges);
     })?;
     // sreport knows the TRES that AccountingStorageTRES tracks; an unknown one is silently left out of its answer.
     let tracked: BTreeSet<Tres> = agent.slurm.tres().await?.into_iter().collect();
     let asked: Vec<Tres> = tres.intersection(&tracked).cloned().collect();
     let rows = agent.slurm.account_utilization(window, &asked).await?;
-    let mut left: BTreeSet<(String, String, Tres)> = usage
+    let usage = adding.usage();
+    let amounts: BTreeMap<(String, String, Tres), u128> = usage
         .rows()
         .flat_map(|(account, user, used)| {
-            used.0.into_keys().map(move |tres| (account.to_owned(), user.to_owned(), tres))
+            let amounts = used.0.into_iter();
+            amounts.map(move |(tres, amount)| ((account.to_owned(), user.to_owned(), tres), amount))
         })
-        .filter(|(_, _, t)| asked.contains(t))
+        .filter(|((_, _, tres), _)| asked.contains(tres))
         .collect();
+    let mut shown = BTreeSet::new();
     let (mut differences, mut compared) = (Vec::new(), 0);
     for row in rows {
         let Some(user) = row.user else { continue };
         compared += 1;
-        left.remove(&(row.account.clone(), user.clone(), row.tres.clone()));
-        let ledger = usage.get(&row.account, &user, &row.tres);
+        let key = (row.account.clone(), user.clone(), row.tres.clone());
+        let ledger = amounts.get(&key).copied().unwrap_or(0);
+        shown.insert(key);
         if ledger != row.seconds {
             differences.push(Difference {
                 account: row.account,
@@ -115,9 +119,8 @@ pub async fn compare(agent: &mut Agent, window: Window, now: Epoch) -> Result<Dr
             });
         }
     }
-    for (account, user, tres) in left {
+    for ((account, user, tres), ledger) in amounts.into_iter().filter(|(key, _)| !shown.contains(key)) {
         compared += 1;
-        let ledger = usage.get(&account, &user, &tres);
         differences.push(Difference { account, user, tres, ledger, sreport: 0 });
     }
     let differing = differences.len();

@@ -35,8 +35,6 @@ const REST_MAX: Duration = Duration::from_secs(30);
 const REST_LOOK: Duration = Duration::from_millis(100);
 /// How often a window that was not answered is tried again, each time half as long.
 const RETRIES_MAX: u32 = 6;
-/// How far back a record may lie that must still show when a window is empty.
-const KNOWN_WITHIN_S: i64 = 28 * 86_400;
 
 /// What is asked for, within what may be kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -218,7 +216,10 @@ impl Work<'_> {
             let reason = state.incomplete.unwrap_or_else(|| "sacct gave no answer".to_owned());
             return Ok(self.shorter().then_some(took).ok_or(reason));
         };
-        if let Some(reason) = state.incomplete.or(self.unproven(rows, now).await?) {
+        if rows == 0 && state.incomplete.is_none() {
+            state.incomplete = ledger::empty_unproven(self.agent, now).await?;
+        }
+        if let Some(reason) = state.incomplete {
             return Ok(Err(reason));
         }
         self.tries = 0;
@@ -241,21 +242,6 @@ impl Work<'_> {
         self.tries += 1;
         self.length_s = (self.length_s / 2).max(WINDOW_MIN_S);
         self.tries <= RETRIES_MAX
-    }
-
-    /// Why an empty window is not believed: a failed query inside slurmdbd is empty as well. A record that the ledger has of late
-    /// must show when it is asked for.
-    async fn unproven(&mut self, rows: usize, now: Epoch) -> Result<Option<String>, AgentError> {
-        if rows > 0 {
-            return Ok(None);
-        }
-        let lately = Window::new(now.plus(-KNOWN_WITHIN_S), now);
-        let known = self.agent.store.sentinel(&self.agent.config.cluster.name, lately)?;
-        let Some(end) = known.and_then(|known| known.end) else { return Ok(None) };
-        let mut state = CollectionState::default();
-        let around = Window::new(end.plus(-1), end.plus(1));
-        ledger::collect_past_window(self.agent, around, &BTreeSet::new(), now, &mut state).await?;
-        Ok(state.incomplete)
     }
 
     /// Notes how far back the work has come, and the ledger with it where the two meet.

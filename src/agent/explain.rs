@@ -1,6 +1,8 @@
 //! Why an account has what it has: the same cycle as ever, stopped before it changes anything, taken apart for one
 //! account. Works on an offline agent with a private copy of the store.
 
+mod release;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Agent;
@@ -110,7 +112,9 @@ pub fn fields(account: &AccountName, weighed: &Weighed) -> Vec<Field> {
     for field in asked_fields(account, None, &of_account, weighed) {
         let value =
             wanted.and_then(|wanted| value_of(&field, wanted.fairshare, &wanted.limits, &wanted.jobs));
-        let remembered = Remembered { account, user: None, partition: None, own: &weighed.own };
+        let returns = matches!(field, OwnField::Jobs(_))
+            || wanted.is_some_and(|wanted| wanted.returning.contains(&field));
+        let remembered = Remembered { account, user: None, partition: None, own: &weighed.own, returns };
         let row = observed.map(|account| account.row.as_ref());
         found.push(field_of(String::new(), &field, row, value, &of_account, &remembered));
     }
@@ -131,7 +135,8 @@ pub fn fields(account: &AccountName, weighed: &Weighed) -> Vec<Field> {
         };
         for field in asked_fields(account, Some(user), &own, weighed) {
             let value = wanted.and_then(|user| value_of(&field, user.fairshare, &user.limits, &user.jobs));
-            let remembered = Remembered { account, user: Some(&user.user), partition, own: &weighed.own };
+            let remembered =
+                Remembered { account, user: Some(&user.user), partition, own: &weighed.own, returns: true };
             found.push(field_of(whose.clone(), &field, Some(&user.row), value, &own, &remembered));
         }
     }
@@ -175,6 +180,8 @@ struct Remembered<'a> {
     user: Option<&'a UserName>,
     partition: Option<&'a str>,
     own: &'a OwnValues,
+    /// Whether the field is one that is given back, and a stricter value of the row's own so stays.
+    returns: bool,
 }
 
 /// What the row had of its own, which takes part as one more who asks: a limit set by hand is never loosened.
@@ -195,7 +202,8 @@ fn field_of(
     let now = row.map(|row| field.value_in(row));
     let known = remembered.own.get(&key).filter(|known| now.is_some_and(|now| known.is_agents(now)));
     let before = known.map(|known| known.before);
-    let wanted = match (value, before) {
+    let stricter = now.filter(|now| before.is_none() && remembered.returns && is_stricter(*now, value));
+    let wanted = match (value, before.or(stricter)) {
         (Some(value), Some(OwnValue::Limit(Limit::At(own)))) => Some(own.min(value).to_string()),
         (Some(value), _) => Some(value.to_string()),
         (None, before) => before.map(value_text),
@@ -204,17 +212,25 @@ fn field_of(
         Some((*wish, value_of(field, wish.fairshare, &wish.limits, &wish.jobs)?.to_string()))
     });
     let mut found = self::field(format!("{whose}{field}"), now.map(value_text), wanted.clone(), asks);
-    if let (Some(before), Ok(source)) = (before, SourceName::parse("slurm")) {
-        let value = value_text(before);
+    let own = before
+        .map(|before| (before, "what was there before; it comes back when nobody asks for another value"))
+        .or(stricter.map(|now| (now, "what it has of its own, which is stricter and stays")));
+    if let (Some((own, text)), Ok(source)) = (own, SourceName::parse("slurm")) {
+        let value = value_text(own);
         found.asked.push(Asked {
             source,
             account: remembered.account.clone(),
             decides: wanted.as_ref() == Some(&value),
             value,
-            text: "what was there before; it comes back when nobody asks for another value".to_owned(),
+            text: text.to_owned(),
         });
     }
     found
+}
+
+/// Whether a limit lets less through than what is asked for.
+fn is_stricter(limit: OwnValue, asked: Option<u64>) -> bool {
+    matches!((limit, asked), (OwnValue::Limit(Limit::At(limit)), Some(asked)) if limit < asked)
 }
 
 fn value_text(value: OwnValue) -> String {
@@ -268,11 +284,7 @@ pub struct ByHand {
 /// The commands for what is due; where nothing is due, for what is in force.
 pub fn by_hand(slurm: &Slurm, report: &CycleReport, account: &AccountName) -> ByHand {
     let Some(weighed) = &report.weighed else { return ByHand::default() };
-    let row = weighed.observed.accounts.get(account).map(|account| &account.row);
-    let set = weighed.wanted.get(account).zip(row).map(|(wanted, row)| in_force(wanted, row));
-    let typed_for = |set: &Assignments, more: &[&str]| vec![typed(slurm, account, set, more)];
-    let release = set.as_ref().map(|set| typed_for(&released(set), &["fairshare=1", "defaultqos=-1"]));
-    let release = release.unwrap_or_default();
+    let release = release::commands(slurm, account, weighed);
     let due: Vec<&Change> = report.changes.iter().chain(&report.held).map(|state| &state.change).collect();
     if !due.is_empty() {
         return ByHand {
@@ -282,7 +294,9 @@ pub fn by_hand(slurm: &Slurm, report: &CycleReport, account: &AccountName) -> By
             release,
         };
     }
-    let commands = set.as_ref().map(|set| typed_for(set, &[])).unwrap_or_default();
+    let row = weighed.observed.accounts.get(account).map(|account| &account.row);
+    let set = weighed.wanted.get(account).zip(row).map(|(wanted, row)| in_force(wanted, row));
+    let commands: Vec<String> = set.iter().map(|set| typed(slurm, account, set, &[])).collect();
     ByHand { in_force: !commands.is_empty(), commands, undo: Vec::new(), release }
 }
 
@@ -299,31 +313,24 @@ fn with(mut typed: String, more: &[&str]) -> String {
     typed
 }
 
-/// Everything wanted, as one modify would set it.
+/// Everything wanted of an account that has it, as one modify would set it: where its own limit is stricter than what is asked
+/// for, that one.
 fn in_force(wanted: &Desired, row: &ObservedAssociation) -> Assignments {
+    let value = |field: OwnField, asked: u64| match field.value_in(row) {
+        OwnValue::Limit(Limit::At(now)) => Limit::At(now.min(asked)),
+        _ => Limit::At(asked),
+    };
     let limits = wanted.limits.iter().map(|(kind, values)| {
-        (*kind, values.iter().map(|(tres, value)| (tres.clone(), Limit::At(*value))).collect())
+        let value = |tres: &Tres, asked| value(OwnField::Tres(*kind, tres.clone()), asked);
+        (*kind, values.iter().map(|(tres, asked)| (tres.clone(), value(tres, *asked))).collect())
     });
+    let jobs = wanted.jobs.iter().map(|(which, asked)| (*which, value(OwnField::Jobs(*which), *asked)));
     Assignments {
         fairshare: wanted.fairshare,
         limits: limits.collect(),
-        jobs: wanted.jobs.iter().map(|(which, value)| (*which, Limit::At(*value))).collect(),
+        jobs: jobs.collect(),
         qos: wanted.qos.as_ref().map(|_| row.qos.clone()),
         default_qos: wanted.qos.as_ref().and(row.default_qos.clone()),
-    }
-}
-
-/// The same fields as nobody had ever set them; fairshare and the default QOS are not in it.
-fn released(set: &Assignments) -> Assignments {
-    let cleared = set.limits.iter().map(|(kind, values)| {
-        (*kind, values.keys().map(|tres| (tres.clone(), Limit::Cleared)).collect::<BTreeMap<_, _>>())
-    });
-    Assignments {
-        fairshare: None,
-        limits: cleared.collect(),
-        jobs: set.jobs.keys().map(|which| (*which, Limit::Cleared)).collect(),
-        qos: set.qos.as_ref().map(|_| BTreeSet::new()),
-        default_qos: None,
     }
 }
 

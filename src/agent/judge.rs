@@ -22,7 +22,7 @@ use crate::core::name::{AccountName, QosName, SourceName};
 use crate::core::period::{Period, PeriodKind};
 use crate::core::policy::Policy;
 use crate::core::time::{Epoch, Window};
-use crate::core::usage::{Counting, SubtreeSums, SuspensionEdges, Usage};
+use crate::core::usage::{Adding, Counting, SubtreeSums, SuspensionEdges, Usage};
 use crate::store::KeptWindows;
 
 /// A period in use and the one before it.
@@ -130,7 +130,7 @@ pub fn totals_of(agent: &Agent, windows: BTreeSet<Window>, now: Epoch) -> Result
 }
 
 /// Adds what runs.
-fn with_running(agent: &Agent, mut totals: Totals, now: Epoch) -> Result<Totals, AgentError> {
+fn with_running(agent: &Agent, totals: Totals, now: Epoch) -> Result<Totals, AgentError> {
     let cluster = &agent.config.cluster.name;
     let runaway: BTreeSet<u64> =
         agent.store.runaways(cluster)?.iter().map(|record| record.key.dbindex).collect();
@@ -141,12 +141,14 @@ fn with_running(agent: &Agent, mut totals: Totals, now: Epoch) -> Result<Totals,
         }
         _ => SuspensionEdges::default(),
     };
-    for job in running.iter().filter(|job| !runaway.contains(&job.key.dbindex)) {
-        for (window, usage) in &mut totals {
-            usage.add(job, *window, now, Counting::Once, &edges);
+    let counted = totals.into_iter().map(|(window, usage)| {
+        let mut adding = Adding::default();
+        for job in running.iter().filter(|job| !runaway.contains(&job.key.dbindex)) {
+            adding.add(job, window, now, Counting::Once, &edges);
         }
-    }
-    Ok(totals)
+        (window, usage.and(&adding))
+    });
+    Ok(counted.collect())
 }
 
 /// From the first second of any of the windows to now.

@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Agent;
 use super::error::{AgentError, chain};
@@ -101,7 +103,6 @@ pub(super) async fn collect_span(
     now: Epoch,
 ) -> Result<CollectionState, AgentError> {
     let mut state = CollectionState::default();
-    let cluster = agent.config.cluster.name.clone();
     let busy_s = i64::try_from(agent.config.limits.window.as_secs()).unwrap_or(86_400).max(1);
     let (mut next, mut length_s, mut empty) = (past.from.max(FIRST_JOB), busy_s, false);
     while next < past.until && state.incomplete.is_none() {
@@ -111,12 +112,8 @@ pub(super) async fn collect_span(
         length_s = next_length(length_s, rows, busy_s);
         next = window.until;
     }
-    let lately = Window::new(now.plus(-PROBE_AGE_MAX_S), now);
-    if empty
-        && state.incomplete.is_none()
-        && let Some(known) = agent.store.sentinel(&cluster, lately)?
-    {
-        state.incomplete = shows_again(agent, &known).await;
+    if empty && state.incomplete.is_none() {
+        state.incomplete = empty_unproven(agent, now).await?;
     }
     Step::Stored.passed();
     Ok(state)
@@ -212,16 +209,16 @@ async fn read_window(
         tracing::warn!(error = chain(&error), "sacct did not answer; the ledger stays where it is");
         Ok(Err(format!("sacct did not answer: {}", chain(&error))))
     };
-    let mut stream = match agent.slurm.jobs(window) {
-        Ok(stream) => stream,
+    let mut ahead = match agent.slurm.jobs(window) {
+        Ok(stream) => Ahead::begin(stream),
         Err(error) => return failed(error),
     };
     let mut last = Batch::default();
     loop {
-        let records = match stream.next_batch().await {
-            Ok(Some(records)) => records,
-            Ok(None) => return Ok(Ok((last, stream))),
-            Err(error) => return failed(error),
+        let records = match ahead.batches.recv().await {
+            Some(Ok(records)) => records,
+            Some(Err(error)) => return failed(error),
+            None => return Ok(Ok((last, ahead.end().await?))),
         };
         if !last.records.is_empty() {
             store_batch(agent, window, now, &last, looked)?;
@@ -234,6 +231,37 @@ async fn read_window(
             Err(reason) => return Ok(Err(reason)),
         };
         last = Batch { records, suspended };
+    }
+}
+
+/// An answer of sacct that is read while what came before is stored: a first load takes as long as the slower of the two. Ended
+/// with sacct itself when it is dropped.
+struct Ahead {
+    /// One batch waits here, and one more in the task.
+    batches: mpsc::Receiver<Result<Vec<JobRecord>, SlurmError>>,
+    reading: AbortOnDropHandle<JobStream>,
+}
+
+impl Ahead {
+    fn begin(mut stream: JobStream) -> Ahead {
+        let (sender, batches) = mpsc::channel(1);
+        let reading = tokio::spawn(async move {
+            while let Some(read) = stream.next_batch().await.transpose() {
+                let failed = read.is_err();
+                if sender.send(read).await.is_err() || failed {
+                    break;
+                }
+            }
+            stream
+        });
+        Ahead { batches, reading: AbortOnDropHandle::new(reading) }
+    }
+
+    /// What is known at the end of an answer all of whose batches were taken. Fails where the task did not come to the end.
+    async fn end(self) -> Result<JobStream, AgentError> {
+        let failed =
+            |error| AgentError::System { doing: "reading job records", source: std::io::Error::other(error) };
+        self.reading.await.map_err(failed)
     }
 }
 
@@ -312,12 +340,10 @@ async fn nothing_shown(
     window: Window,
     rejected: usize,
 ) -> Result<Option<String>, AgentError> {
-    let cluster = agent.config.cluster.name.clone();
-    let lately = Window::new(window.until.plus(-PROBE_AGE_MAX_S), window.until);
-    let Some(known) = agent.store.sentinel(&cluster, lately)? else {
+    let Some(known) = known_of_late(agent, window.until)? else {
         // A job that has not ended is shown by every window that it began before.
         let began = |job: &JobRecord| job.start.is_some_and(|start| start < window.until);
-        let open = agent.store.open_jobs(&cluster)?.iter().filter(|job| began(job)).count();
+        let open = agent.store.open_jobs(&agent.config.cluster.name)?.iter().filter(|job| began(job)).count();
         return Ok(match (rejected, open) {
             (0, 0) => None,
             (0, _) => Some(format!("sacct showed nothing, although {open} jobs have not ended")),
@@ -325,6 +351,21 @@ async fn nothing_shown(
         });
     };
     Ok(shows_again(agent, &known).await)
+}
+
+/// Why past windows without rows are not believed: a failed query inside slurmdbd is empty as well. A record that the ledger
+/// knows from the last weeks must show when it is asked for; where it knows none, nothing speaks against them.
+pub(super) async fn empty_unproven(agent: &Agent, now: Epoch) -> Result<Option<String>, AgentError> {
+    match known_of_late(agent, now)? {
+        Some(known) => Ok(shows_again(agent, &known).await),
+        None => Ok(None),
+    }
+}
+
+/// A record that ended in the weeks before `until`.
+fn known_of_late(agent: &Agent, until: Epoch) -> Result<Option<JobRecord>, AgentError> {
+    let lately = Window::new(until.plus(-PROBE_AGE_MAX_S), until);
+    Ok(agent.store.sentinel(&agent.config.cluster.name, lately)?)
 }
 
 /// Why slurmdbd cannot be believed now: it does not show a record that ended and that the ledger knows.

@@ -16,6 +16,7 @@ pub mod facts;
 pub mod hold;
 pub mod judge;
 pub mod ledger;
+pub mod memory;
 pub mod notify;
 pub mod orders;
 pub mod outlook;
@@ -192,7 +193,8 @@ impl Agent {
             }
             None => 0,
         };
-        tracing::info!(?pruned, amie_records = records, "retention");
+        let free_mb = self.store.free_bytes()? >> 20;
+        tracing::info!(?pruned, amie_records = records, free_mb, "retention");
         Ok(())
     }
 

@@ -36,6 +36,11 @@ impl Notify {
         self.send("READY=1");
     }
 
+    /// The start takes longer than the unit allows for: the manager waits this much more from now on.
+    pub fn extend_start(&self, by: Duration) {
+        self.send(&format!("EXTEND_TIMEOUT_USEC={}", by.as_micros()));
+    }
+
     /// A cycle has finished, or one is under way and not overdue.
     pub fn alive(&self) {
         self.send("WATCHDOG=1");
@@ -89,6 +94,7 @@ mod tests {
         let notify = Notify { address: Some(path.to_str().unwrap().to_owned()), watchdog: None };
         notify.ready();
         notify.status("two\nlines");
+        notify.extend_start(Duration::from_secs(60));
         let mut buffer = [0; 64];
         let mut next = || {
             let length = manager.recv(&mut buffer).unwrap();
@@ -96,5 +102,6 @@ mod tests {
         };
         assert_eq!(next(), "READY=1");
         assert_eq!(next(), "STATUS=two lines");
+        assert_eq!(next(), "EXTEND_TIMEOUT_USEC=60000000");
     }
 }

@@ -16,6 +16,7 @@ pub mod waldur;
 
 mod error;
 mod http;
+mod paged;
 mod retry;
 mod shape;
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::world::World;
 use super::{Common, log, world};
@@ -12,6 +13,7 @@ use crate::agent::Agent;
 use crate::agent::audit;
 use crate::agent::cycle::{Ask, CycleReport, cycle};
 use crate::agent::error::{AgentError, Exit, chain};
+use crate::agent::memory;
 use crate::agent::notify::Notify;
 use crate::agent::schedule::{self, Bell, Due, Timers};
 use crate::agent::signals::{Asked, Listener};
@@ -24,6 +26,11 @@ const CYCLE_INTERVALS_MAX: u32 = 6;
 /// A cycle is never called stuck before this time.
 const CYCLE_TIME_MIN: Duration = Duration::from_secs(600);
 
+/// How often the service manager is asked for more time while the store is opened.
+const OPENING_STEP: Duration = Duration::from_secs(30);
+/// And how many times: an opening that takes half an hour is stuck.
+const OPENING_STEPS_MAX: usize = 60;
+
 /// Runs until it is told to stop.
 pub fn run(common: &Common) -> Result<Exit, AgentError> {
     let runtime = world::runtime()?;
@@ -33,13 +40,27 @@ pub fn run(common: &Common) -> Result<Exit, AgentError> {
     drained
 }
 
+/// Keeps the service manager waiting while the store is opened: bringing ten million jobs to a newer schema takes longer than the
+/// unit allows for a start.
+fn extend_start(notify: &Notify) -> AbortOnDropHandle<()> {
+    let notify = notify.clone();
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        for _ in 0..OPENING_STEPS_MAX {
+            notify.extend_start(OPENING_STEP * 2);
+            tokio::time::sleep(OPENING_STEP).await;
+        }
+    }))
+}
+
 async fn serve(common: &Common) -> Result<Exit, AgentError> {
     let notify = Notify::from_environment();
     let mut listener =
         Listener::new().map_err(|source| AgentError::System { doing: "taking over the signals", source })?;
     let mut world = World::open(common).await?;
     log::start(&world.config.log);
+    let extending = extend_start(&notify);
     let mut agent = world.agent()?;
+    drop(extending);
     let bell = Bell::default();
     let mut wakers = Wakers::start(&agent, &bell).await?;
     let pulse = Pulse::start(&notify, &agent);
@@ -76,6 +97,7 @@ async fn serve(common: &Common) -> Result<Exit, AgentError> {
             continue;
         }
         let Some(worked) = work(&mut agent, &due, &mut listener, &bell, &pulse).await? else { break };
+        memory::give_back();
         wake = worked.wake;
         notify.status(&worked.line);
         if worked.reload {

@@ -1,4 +1,5 @@
-//! `ledger`: whether the totals kept beside the job records equal what those add up to; filling it (`backfill.rs`).
+//! `ledger`: whether the totals kept beside the job records equal what those add up to; filling it (`backfill.rs`); making its
+//! file smaller.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -9,13 +10,20 @@ use crate::agent::error::{AgentError, Exit};
 use crate::agent::verify::{WindowAgreement, repair, verify};
 use crate::agent::{Agent, Outside};
 use crate::core::name::ClusterName;
-use crate::store::Store;
+use crate::store::{Compacted, Store};
 
 /// Verbs of the ledger.
 #[derive(Debug, Clone, Subcommand)]
 pub enum LedgerVerb {
     Verify(VerifyArgs),
     Backfill(BackfillArgs),
+    /// Make the store's file smaller after much was removed from it.
+    ///
+    /// Room of removed rows is used again for new ones; this gives it back to the file system, where it is wanted there
+    /// (store.keep_jobs became shorter). Stop the daemon first. Takes seconds per gigabyte, and room for what is kept twice
+    /// over: in SQLITE_TMPDIR [default: /var/tmp] and beside the store. Killed in between, the store is as it was.
+    #[command(after_long_help = AFTER_COMPACT)]
+    Compact,
 }
 
 /// Compare the kept totals of every period with a full recount of the stored jobs.
@@ -44,6 +52,10 @@ Examples:
   slurm-site-agent ledger verify --json | jq '.windows[].differences'
   systemctl stop slurm-site-agent && slurm-site-agent ledger verify --repair && systemctl start slurm-site-agent";
 
+const AFTER_COMPACT: &str = "\
+Examples:
+  systemctl stop slurm-site-agent && slurm-site-agent ledger compact && systemctl start slurm-site-agent";
+
 /// The verb's answer. Its JSON is the verb's `--json`.
 #[derive(Debug, Serialize)]
 struct Verified {
@@ -58,7 +70,19 @@ pub fn run(common: &Common, what: &LedgerVerb) -> Result<Exit, AgentError> {
     match what {
         LedgerVerb::Verify(args) => check(common, args),
         LedgerVerb::Backfill(args) => backfill::run(common, args),
+        LedgerVerb::Compact => compact(common),
     }
+}
+
+fn compact(common: &Common) -> Result<Exit, AgentError> {
+    let compacted = Store::open(&configuration(common)?.store.path)?.compact()?;
+    if common.json {
+        render::json(&compacted);
+    } else {
+        let Compacted { bytes_before, bytes_after } = compacted;
+        render::text(&format!("the store had {bytes_before} bytes and has {bytes_after} now\n"));
+    }
+    Ok(Exit::Done)
 }
 
 fn check(common: &Common, args: &VerifyArgs) -> Result<Exit, AgentError> {

@@ -93,6 +93,9 @@ impl Progress {
 /// Text from outside made harmless for a terminal: control characters are escaped, and so are those that turn or hide the
 /// text around them.
 pub fn printable(text: &str) -> String {
+    if !text.contains(is_harmful) {
+        return text.to_owned();
+    }
     text.chars().flat_map(|c| if is_harmful(c) { c.escape_unicode().collect() } else { vec![c] }).collect()
 }
 
@@ -101,6 +104,9 @@ pub fn json_printable(body: &str) -> String {
     let harmful = |c: char| c != '\n' && is_harmful(c);
     // All of them have four digits.
     let escaped = |c: char| format!("\\u{:04x}", u32::from(c)).chars().collect();
+    if !body.contains(harmful) {
+        return body.to_owned();
+    }
     body.chars().flat_map(|c| if harmful(c) { escaped(c) } else { vec![c] }).collect()
 }
 

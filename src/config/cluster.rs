@@ -15,7 +15,7 @@ pub const BIN_DIR: &str = "/usr/bin";
 pub const TIME_ZONE: &str = "UTC";
 /// Time for one Slurm program: a controller that is down answers after 10 s, a day of 100,000 jobs takes 5 s.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
-/// Most output of one Slurm program; slurmdbd itself sends at most 1 GiB.
+/// Most output of one Slurm program that is kept as a whole; slurmdbd itself sends at most 1 GiB.
 pub const OUTPUT_BYTES_MAX: u64 = 1 << 30;
 
 const TIMEOUT_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
@@ -36,7 +36,7 @@ pub struct Cluster {
     pub time_zone_name: String,
     /// Longest run of one Slurm program.
     pub timeout: Duration,
-    /// Most bytes one Slurm program may print.
+    /// Most bytes one Slurm program may print where its output is kept as a whole; job records are read as they come.
     pub output_bytes_max: u64,
 }
 

@@ -11,7 +11,7 @@ const DAY: u64 = 86_400;
 
 /// Windows of sacct overlap by this much: slurmdbd writes a job minutes after its end, an hour after an outage.
 pub const OVERLAP: Duration = Duration::from_secs(2 * HOUR);
-/// Largest window of one sacct call: a day of 100,000 jobs takes 5 s and 600 MB in sacct (26.05).
+/// Window of one sacct call where jobs are many: a day of 100,000 jobs takes 5 s and 600 MB in sacct (26.05).
 pub const WINDOW: Duration = Duration::from_secs(24 * HOUR);
 /// Lines that may be rejected before a collection counts as incomplete: a few oddly named jobs must not stop a site.
 pub const REJECTS_MAX: usize = 10;
@@ -50,7 +50,7 @@ pub const HISTORY_ROWS_MAX: usize = 100;
 pub struct Limits {
     /// By how much sacct windows overlap.
     pub overlap: Duration,
-    /// Largest sacct window of one call.
+    /// sacct window of one call; where there is little to find, calls ask for more.
     pub window: Duration,
     /// More rejected lines than this make a collection incomplete.
     pub rejects_max: usize,

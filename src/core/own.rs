@@ -46,6 +46,20 @@ impl OwnField {
             OwnField::Tres(kind, tres) => limit(row.limits.get(kind).and_then(|values| values.get(tres))),
         }
     }
+
+    /// Puts a value of this field among what is to be set. Assignments have no word for `fairshare=parent`: it is left out.
+    pub fn assign(&self, value: OwnValue, set: &mut Assignments) {
+        match (self, value) {
+            (OwnField::Fairshare, OwnValue::Share(Share::Number(shares))) => set.fairshare = Some(shares),
+            (OwnField::Jobs(which), OwnValue::Limit(limit)) => {
+                set.jobs.insert(*which, limit);
+            }
+            (OwnField::Tres(kind, tres), OwnValue::Limit(limit)) => {
+                set.limits.entry(*kind).or_default().insert(tres.clone(), limit);
+            }
+            (OwnField::Fairshare, _) | (_, OwnValue::Share(_)) => {}
+        }
+    }
 }
 
 impl fmt::Display for OwnField {
@@ -109,6 +123,11 @@ impl Own {
 /// Everything remembered.
 pub type OwnValues = BTreeMap<OwnKey, Own>;
 
+/// What a field has of its own where `now` is there: what is remembered while that is the agent's, else `now` itself.
+pub fn own_value(own: &OwnValues, key: &OwnKey, now: OwnValue) -> OwnValue {
+    own.get(key).filter(|known| known.is_agents(now)).map_or(now, |known| known.before)
+}
+
 /// What is remembered of an account's own row and of its users' rows.
 pub fn of_account<'a>(account: &AccountName, own: &'a OwnValues) -> impl Iterator<Item = &'a OwnKey> {
     // An account's own row comes first, and of it fairshare.
@@ -143,7 +162,8 @@ pub struct Row<'a> {
 }
 
 impl Row<'_> {
-    fn key(&self, field: OwnField) -> OwnKey {
+    /// Where a value of this row is remembered.
+    pub fn key(&self, field: OwnField) -> OwnKey {
         OwnKey {
             account: self.account.clone(),
             user: self.user.cloned(),
@@ -223,7 +243,7 @@ impl RowDifference {
                 // A limit that comes to be is told as tightening only where it lets nothing through.
                 _ => target == 0,
             };
-            self.assign(&field, Limit::At(target));
+            field.assign(set, &mut self.set);
         }
         if before == set {
             // Until it is there again, it must not be forgotten.
@@ -246,7 +266,7 @@ impl RowDifference {
         let now = OwnValue::Share(row.row.share);
         let set = OwnValue::Share(Share::Number(shares));
         let known = own.get(&key);
-        let before = known.filter(|known| known.is_agents(now)).map_or(now, |known| known.before);
+        let before = own_value(own, &key, now);
         if now != set {
             self.set.fairshare = Some(shares);
         }
@@ -275,23 +295,7 @@ impl RowDifference {
                 self.forget.insert(key.clone());
                 continue;
             }
-            match known.before {
-                OwnValue::Limit(limit) => self.assign(&key.field, limit),
-                OwnValue::Share(Share::Number(shares)) => self.set.fairshare = Some(shares),
-                OwnValue::Share(Share::Parent) => {}
-            }
-        }
-    }
-
-    fn assign(&mut self, field: &OwnField, limit: Limit) {
-        match field {
-            OwnField::Fairshare => {}
-            OwnField::Jobs(which) => {
-                self.set.jobs.insert(*which, limit);
-            }
-            OwnField::Tres(kind, tres) => {
-                self.set.limits.entry(*kind).or_default().insert(tres.clone(), limit);
-            }
+            key.field.assign(known.before, &mut self.set);
         }
     }
 }

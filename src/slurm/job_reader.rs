@@ -19,8 +19,9 @@ use crate::core::job::{JobKey, JobRecord, Printed};
 use crate::core::name::ClusterName;
 use crate::core::tres::TresCounts;
 
-/// Records of one batch: about 14 MB, and few enough commits of the store to be of no weight.
-pub(super) const BATCH_RECORDS: usize = 1 << 16;
+/// Records of one batch: about 4 MB, of which several are on their way from sacct to the store, and few enough commits of the
+/// store to be of no weight.
+pub(super) const BATCH_RECORDS: usize = 1 << 14;
 
 /// Most texts and lists that are remembered; a big site has some ten thousand.
 const KNOWN_MAX: usize = 1 << 17;

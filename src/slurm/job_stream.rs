@@ -2,7 +2,7 @@
 
 use super::argv::Argv;
 use super::job_reader::JobReader;
-use super::runner::{RunError, Running};
+use super::runner::{RunError, Running, Stream};
 use super::{SlurmError, judge};
 use crate::core::job::JobRecord;
 use crate::core::name::ClusterName;
@@ -85,11 +85,7 @@ impl JobStream {
         }
         if self.rest.len() > ROW_BYTES_MAX {
             let (argv, bytes_max) = (self.argv.to_string(), ROW_BYTES_MAX as u64);
-            return Err(failed(RunError::OutputTooLarge {
-                argv,
-                stream: "one row of standard output",
-                bytes_max,
-            }));
+            return Err(failed(RunError::OutputTooLarge { argv, stream: Stream::Row, bytes_max }));
         }
         Ok(())
     }

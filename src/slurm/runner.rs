@@ -7,6 +7,7 @@
 //! closed may or may not have reached slurmdbd, and only reading back tells.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
@@ -88,13 +89,14 @@ pub enum RunError {
     },
     /// It said more than the limit, and was ended.
     #[error(
-        "{argv} wrote more than {bytes_max} bytes to {stream}; ask for a shorter window (limits.window) or raise cluster.output_bytes_max"
+        "{argv} wrote more than {bytes_max} bytes to {stream}; run it by hand and look at what it writes{}",
+        .stream.setting()
     )]
     OutputTooLarge {
         /// What was run.
         argv: String,
-        /// Standard output or standard error.
-        stream: &'static str,
+        /// Where to.
+        stream: Stream,
         /// The limit.
         bytes_max: u64,
     },
@@ -114,6 +116,37 @@ pub enum RunError {
         /// What was run.
         argv: String,
     },
+}
+
+/// Where a program wrote too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output, kept as a whole: `output_bytes_max`.
+    Output,
+    /// One row of standard output that is read as it comes: a fixed limit.
+    Row,
+    /// Standard error: a fixed limit, and never more than `output_bytes_max`.
+    Error,
+}
+
+impl Stream {
+    /// Which setting lets more pass, where there is one.
+    fn setting(self) -> &'static str {
+        match self {
+            Stream::Output => ", or raise output_bytes_max",
+            Stream::Row | Stream::Error => "",
+        }
+    }
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stream::Output => "standard output",
+            Stream::Row => "one row of standard output",
+            Stream::Error => "standard error",
+        })
+    }
 }
 
 impl RunError {
@@ -283,7 +316,7 @@ impl Run<'_> {
         let mut stdout = Vec::new();
         while running.read(&mut stdout).await? > 0 {
             if stdout.len() as u64 > self.output_bytes_max {
-                return Err(running.too_large("standard output", self.output_bytes_max));
+                return Err(running.too_large(Stream::Output, self.output_bytes_max));
             }
         }
         running.end().await.map(|answer| Answer { stdout, ..answer })
@@ -469,7 +502,7 @@ impl Process {
                         self.stderr = None;
                     }
                     if self.complaint.len() as u64 > self.complaint_bytes_max {
-                        return Err(self.too_large("standard error", self.complaint_bytes_max));
+                        return Err(self.too_large(Stream::Error, self.complaint_bytes_max));
                     }
                 }
             }
@@ -503,7 +536,7 @@ impl Process {
         RunError::Lost { argv: self.argv.clone(), source }
     }
 
-    fn too_large(&self, stream: &'static str, bytes_max: u64) -> RunError {
+    fn too_large(&self, stream: Stream, bytes_max: u64) -> RunError {
         RunError::OutputTooLarge { argv: self.argv.clone(), stream, bytes_max }
     }
 }

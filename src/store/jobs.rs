@@ -181,8 +181,8 @@ impl Store {
     }
 
     /// Shows every record submitted after an instant, with the end of the record of the same job id before it: `None`
-    /// when there is none, `Some(None)` when that one has not ended. In no order. Its cost follows what was submitted since
-    /// then, not the ledger.
+    /// when there is none, `Some(None)` when that one has not ended. In no order. Its cost follows what has ended since then
+    /// and what has not, not the ledger.
     pub fn visit_submitted(
         &self,
         cluster: &ClusterName,
@@ -192,10 +192,16 @@ impl Store {
         let columns = RECORD.split(", ").map(|column| format!("j.{}", column.trim())).collect::<Vec<_>>();
         let before = "FROM jobs p WHERE p.cluster = j.cluster AND p.job_id = j.job_id AND p.submit < j.submit \
                       ORDER BY p.submit DESC LIMIT 1";
-        let sql = format!(
-            "SELECT (SELECT 1 {before}), (SELECT p.ended {before}), {} FROM jobs j \
-             INDEXED BY jobs_submitted WHERE j.cluster = ?1 AND j.submit > ?2",
+        let select = format!(
+            "SELECT (SELECT 1 {before}), (SELECT p.ended {before}), {} FROM jobs j INDEXED BY",
             columns.join(", ")
+        );
+        // Who was submitted since then ends after it or has not ended; those that Slurm says to have ended before have an index
+        // of their own.
+        let sql = format!(
+            "{select} jobs_ended WHERE j.cluster = ?1 AND j.ended > ?2 AND j.submit > ?2 \
+             UNION ALL {select} jobs_ended WHERE j.cluster = ?1 AND j.ended IS NULL AND j.submit > ?2 \
+             UNION ALL {select} jobs_odd WHERE j.cluster = ?1 AND j.ended < j.submit AND j.ended <= ?2 AND j.submit > ?2"
         );
         self.reading("reading submissions", |conn| {
             let Some(id) = cluster_id(conn, cluster)? else { return Ok(()) };

@@ -14,6 +14,7 @@
 
 mod amie;
 mod columns;
+mod compaction;
 mod cursors;
 mod decisions;
 mod error;
@@ -45,6 +46,7 @@ pub use amie::{
     AmieFailure, AmieFilter, AmieMade, AmieMark, AmieRetention, AmieRow, AmieState, AmieSum, AmieWaiting,
     FORGOTTEN, JobChange, StorageCollection, Word,
 };
+pub use compaction::Compacted;
 pub use decisions::LoggedDecision;
 pub use error::{Class, StoreError};
 pub use held::HeldPlan;
@@ -67,8 +69,9 @@ const BUSY_MS: u64 = 5000;
 const STATEMENTS_MAX: usize = 128;
 /// Page cache in KiB of a store at rest and of a quiet cycle.
 const CACHE_KIB: i64 = 8 * 1024;
-/// Page cache in KiB while many jobs come: what the indexes of ten million jobs need while new ones arrive in order.
-const CACHE_BULK_KIB: i64 = 48 * 1024;
+/// Page cache in KiB while many jobs come: what the indexes of ten million jobs need while new ones arrive in order. Three
+/// times as much gained nothing.
+const CACHE_BULK_KIB: i64 = 16 * 1024;
 /// A file up to this size is checked whole at opening, in bytes: a tenth of a second. Of a larger one the tables of jobs and
 /// records are left to the deep scan, so that opening does not take longer from year to year.
 const CHECKED_WHOLE_BYTES: i64 = 32 * 1024 * 1024;
@@ -116,6 +119,13 @@ impl Store {
         store.check_at_opening()?;
         store.set_up_writing()?;
         if found < schema::NEWEST {
+            if found > 0 {
+                tracing::info!(
+                    from = found,
+                    to = schema::NEWEST,
+                    "the store gets a newer schema; a large one takes minutes"
+                );
+            }
             store.transaction("bringing the schema up to date", |tx| Ok(schema::upgrade(tx, found)?))?;
         }
         store.transaction("giving back leases", outbox::release_all)?;

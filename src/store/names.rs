@@ -1,7 +1,6 @@
 //! Texts of jobs (accounts, users, states, partitions, QOS), each kept once and named by a number.
 
-use std::collections::HashMap;
-
+use hashbrown::HashMap;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction};
 
 use super::columns::{UnknownWord, unreadable};
@@ -12,7 +11,7 @@ const REMEMBERED_MAX: usize = 250_000;
 
 /// Numbers of texts that were looked up lately. Only to be used again when the transaction that filled it was committed.
 #[derive(Debug, Default)]
-pub(super) struct NameIds(HashMap<Box<str>, i64>);
+pub(super) struct NameIds(HashMap<Box<str>, i64, foldhash::quality::RandomState>);
 
 impl NameIds {
     /// The number of a text; a new text is stored.
@@ -42,24 +41,13 @@ impl NameIds {
 /// The texts of numbers, each looked up once.
 pub(super) struct NameTexts<'c> {
     find: CachedStatement<'c>,
-    known: HashMap<i64, Printed>,
+    known: HashMap<i64, Printed, foldhash::fast::RandomState>,
 }
 
 impl<'c> NameTexts<'c> {
     pub(super) fn new(conn: &'c Connection) -> rusqlite::Result<NameTexts<'c>> {
         let find = conn.prepare_cached("SELECT name FROM names WHERE id = ?1")?;
-        Ok(NameTexts { find, known: HashMap::new() })
-    }
-
-    /// Looks all of them up at once: for who needs most of them.
-    pub(super) fn read_all(&mut self, conn: &Connection) -> rusqlite::Result<()> {
-        let mut all = conn.prepare_cached("SELECT id, name FROM names")?;
-        let mut rows = all.query([])?;
-        while let Some(row) = rows.next()? {
-            let name = row.get_ref(1)?.as_str().map_err(|error| unreadable(1, error))?;
-            self.known.insert(row.get(0)?, Printed::from(name));
-        }
-        Ok(())
+        Ok(NameTexts { find, known: HashMap::default() })
     }
 
     /// The text of a number that a row holds in `column`.

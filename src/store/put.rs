@@ -3,6 +3,9 @@
 //! New records go in by groups, one statement for each group. A group in which any record meets a stored one is taken
 //! back and its records are put one by one. Totals change with every record, in the same transaction.
 
+use std::sync::Arc;
+
+use hashbrown::HashMap;
 use rusqlite::{CachedStatement, OptionalExtension, Row, Transaction, params};
 
 use super::columns::{bits, write_counts};
@@ -11,9 +14,12 @@ use super::jobs::Collected;
 use super::names::NameIds;
 use super::totals::Ledgered;
 use crate::core::job::{JobRecord, SuspendedBefore};
+use crate::core::tres::TresCounts;
 
-/// Records in one statement: more gain little, and 32 rows of 17 values stay far below SQLite's 32,766 parameters.
-const GROUP: usize = 32;
+/// Records in one statement. SQLite copies each page that a statement touches aside, once, in case it has to take it back: with
+/// jobs that end in another order than they came, 256 records for each copy take a sixth less time than 32. More gain little, and
+/// 256 rows of 17 values stay far below SQLite's 32,766 parameters. Fewer in this room's tests, whose collections fill groups too.
+const GROUP: usize = if cfg!(test) { 32 } else { 256 };
 
 /// Values of one row.
 const VALUES: usize = 17;
@@ -23,7 +29,7 @@ pub(super) const RECORD: &str = "dbindex, job_id, account, user, state, submit, 
      elapsed_s, part, qos, assoc_id, alloc";
 
 /// A job as its row holds it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StoredJob {
     pub(super) dbindex: i64,
     pub(super) job_id: i64,
@@ -39,7 +45,7 @@ pub(super) struct StoredJob {
     pub(super) part: i64,
     pub(super) qos: i64,
     pub(super) assoc_id: Option<i64>,
-    pub(super) alloc: String,
+    pub(super) alloc: Arc<str>,
 }
 
 impl StoredJob {
@@ -64,24 +70,30 @@ impl StoredJob {
         })
     }
 
-    /// Makes this the row of a record; the room of `alloc` is used again.
-    fn set(&mut self, tx: &Transaction<'_>, names: &mut NameIds, record: &JobRecord) -> rusqlite::Result<()> {
-        write_counts(&record.alloc, &mut self.alloc);
-        self.dbindex = bits(record.key.dbindex);
-        self.job_id = bits(record.job_id);
-        self.account = names.id(tx, &record.account)?;
-        self.user = names.id(tx, &record.user)?;
-        self.state = names.id(tx, &record.state)?;
-        self.submit = record.submit.0;
-        self.eligible = record.eligible.map(|at| at.0);
-        self.started = record.start.map(|at| at.0);
-        self.ended = record.end.map(|at| at.0);
-        self.suspended_s = bits(record.suspended_s);
-        self.elapsed_s = bits(record.elapsed_s);
-        self.part = names.id(tx, &record.partition)?;
-        self.qos = names.id(tx, &record.qos)?;
-        self.assoc_id = record.assoc_id.map(bits);
-        Ok(())
+    /// The row of a record.
+    fn of<'r>(
+        tx: &Transaction<'_>,
+        names: &mut NameIds,
+        allocs: &mut AllocTexts<'r>,
+        record: &'r JobRecord,
+    ) -> rusqlite::Result<StoredJob> {
+        Ok(StoredJob {
+            dbindex: bits(record.key.dbindex),
+            job_id: bits(record.job_id),
+            account: names.id(tx, &record.account)?,
+            user: names.id(tx, &record.user)?,
+            state: names.id(tx, &record.state)?,
+            submit: record.submit.0,
+            eligible: record.eligible.map(|at| at.0),
+            started: record.start.map(|at| at.0),
+            ended: record.end.map(|at| at.0),
+            suspended_s: bits(record.suspended_s),
+            elapsed_s: bits(record.elapsed_s),
+            part: names.id(tx, &record.partition)?,
+            qos: names.id(tx, &record.qos)?,
+            assoc_id: record.assoc_id.map(bits),
+            alloc: allocs.text(&record.alloc),
+        })
     }
 
     /// Binds the values of a row whose first is the parameter after `before`.
@@ -108,58 +120,80 @@ impl StoredJob {
             statement.raw_bind_parameter(place, number)?;
         }
         statement.raw_bind_parameter(place + 1, self.assoc_id)?;
-        statement.raw_bind_parameter(place + 2, self.alloc.as_str())
+        statement.raw_bind_parameter(place + 2, &*self.alloc)
     }
 }
 
+/// Texts of what jobs held. Records of one answer share their counts, so that each is written once.
+#[derive(Default)]
+struct AllocTexts<'r> {
+    /// By where the counts lie, which does not change while the records are borrowed.
+    texts: HashMap<*const TresCounts, (&'r Arc<TresCounts>, Arc<str>), foldhash::fast::RandomState>,
+    text: String,
+}
+
+impl<'r> AllocTexts<'r> {
+    fn text(&mut self, counts: &'r Arc<TresCounts>) -> Arc<str> {
+        let (_, text) = self.texts.entry(Arc::as_ptr(counts)).or_insert_with(|| {
+            write_counts(counts, &mut self.text);
+            (counts, self.text.as_str().into())
+        });
+        Arc::clone(text)
+    }
+}
+
+/// The statement that inserts so many rows, as far as none of them meets a stored one.
+fn insert<'tx>(tx: &'tx Transaction<'tx>, rows: usize) -> rusqlite::Result<CachedStatement<'tx>> {
+    let row = |place: usize| {
+        let values: Vec<String> = (1..=VALUES).map(|value| format!("?{}", place * VALUES + value)).collect();
+        format!("({})", values.join(", "))
+    };
+    let rows: Vec<String> = (0..rows).map(row).collect();
+    tx.prepare_cached(&format!(
+        "INSERT INTO jobs (seq, cluster, {RECORD}) VALUES {} ON CONFLICT DO NOTHING",
+        rows.join(", ")
+    ))
+}
+
 /// The statements of one collection, prepared once.
-pub(super) struct Putting<'tx> {
+pub(super) struct Putting<'tx, 'r> {
     tx: &'tx Transaction<'tx>,
     cluster: i64,
     seq: i64,
     names: &'tx mut NameIds,
     totals: Ledgered<'tx>,
-    /// Records that wait for their group to be full, then room for more.
+    allocs: AllocTexts<'r>,
+    /// Records that wait for their group to be full.
     group: Vec<StoredJob>,
-    waiting: usize,
     /// Whether the last records were new; else each is looked up first.
     new_ones: bool,
     collected: Collected,
-    insert_group: CachedStatement<'tx>,
+    /// Prepared when there is a full group: a quiet cycle has none.
+    insert_group: Option<CachedStatement<'tx>>,
     insert: CachedStatement<'tx>,
     find: CachedStatement<'tx>,
     replace: CachedStatement<'tx>,
     rivals: CachedStatement<'tx>,
 }
 
-impl<'tx> Putting<'tx> {
+impl<'tx, 'r> Putting<'tx, 'r> {
     pub(super) fn new(
         tx: &'tx Transaction<'tx>,
         cluster: i64,
         names: &'tx mut NameIds,
-    ) -> rusqlite::Result<Putting<'tx>> {
-        let row = |first: usize| {
-            let values: Vec<String> = (first..first + VALUES).map(|place| format!("?{place}")).collect();
-            format!("({})", values.join(", "))
-        };
-        let rows: Vec<String> = (0..GROUP).map(|place| row(place * VALUES + 1)).collect();
-        let insert = |rows: &str| {
-            tx.prepare_cached(&format!(
-                "INSERT INTO jobs (seq, cluster, {RECORD}) VALUES {rows} ON CONFLICT DO NOTHING"
-            ))
-        };
+    ) -> rusqlite::Result<Putting<'tx, 'r>> {
         Ok(Putting {
             tx,
             cluster,
             seq: cursors::counter(tx, "seq")?,
             names,
             totals: Ledgered::of(tx, cluster)?,
-            group: vec![StoredJob::default(); GROUP],
-            waiting: 0,
+            allocs: AllocTexts::default(),
+            group: Vec::with_capacity(GROUP),
             new_ones: true,
             collected: Collected::default(),
-            insert_group: insert(&rows.join(", "))?,
-            insert: insert(&row(1))?,
+            insert_group: None,
+            insert: insert(tx, 1)?,
             find: tx.prepare_cached(&format!(
                 "SELECT runaway, {RECORD} FROM jobs WHERE cluster = ?1 AND dbindex = ?2"
             ))?,
@@ -175,36 +209,36 @@ impl<'tx> Putting<'tx> {
         })
     }
 
-    pub(super) fn put(&mut self, record: &JobRecord) -> rusqlite::Result<()> {
-        self.group[self.waiting].set(self.tx, self.names, record)?;
-        self.waiting += 1;
-        if self.waiting == GROUP { self.put_group() } else { Ok(()) }
+    pub(super) fn put(&mut self, record: &'r JobRecord) -> rusqlite::Result<()> {
+        self.group.push(StoredJob::of(self.tx, self.names, &mut self.allocs, record)?);
+        if self.group.len() == GROUP { self.put_group() } else { Ok(()) }
     }
 
     /// Puts what waits.
     fn put_group(&mut self) -> rusqlite::Result<()> {
-        let waiting = std::mem::take(&mut self.waiting);
-        if self.new_ones && waiting == GROUP && self.insert_all()? {
-            return Ok(());
+        let mut group = std::mem::take(&mut self.group);
+        if !(self.new_ones && group.len() == GROUP && self.insert_all(&group)?) {
+            let before = self.collected.new;
+            group.iter().try_for_each(|job| self.put_one(job))?;
+            self.new_ones = self.collected.new - before == group.len();
         }
-        let before = self.collected.new;
-        for place in 0..waiting {
-            let job = std::mem::take(&mut self.group[place]);
-            self.put_one(&job)?;
-            self.group[place] = job;
-        }
-        self.new_ones = self.collected.new - before == waiting;
+        group.clear();
+        self.group = group;
         Ok(())
     }
 
     /// Inserts a full group; `false` when one of it met a stored row, then none of it is stored.
-    fn insert_all(&mut self) -> rusqlite::Result<bool> {
+    fn insert_all(&mut self, group: &[StoredJob]) -> rusqlite::Result<bool> {
         let mut seq = self.seq;
-        for (place, job) in self.group.iter().enumerate() {
+        let statement = match &mut self.insert_group {
+            Some(prepared) => prepared,
+            None => self.insert_group.insert(insert(self.tx, GROUP)?),
+        };
+        for (place, job) in group.iter().enumerate() {
             seq += 1;
-            job.bind(&mut self.insert_group, place * VALUES, seq, self.cluster)?;
+            job.bind(statement, place * VALUES, seq, self.cluster)?;
         }
-        let inserted = self.insert_group.raw_execute()?;
+        let inserted = statement.raw_execute()?;
         if inserted < GROUP {
             self.tx
                 .prepare_cached("DELETE FROM jobs WHERE seq > ?1 AND seq <= ?2")?
@@ -213,9 +247,7 @@ impl<'tx> Putting<'tx> {
         }
         self.seq = seq;
         self.collected.new += GROUP;
-        for job in &self.group {
-            self.totals.count(job)?;
-        }
+        group.iter().try_for_each(|job| self.totals.count(job))?;
         Ok(true)
     }
 

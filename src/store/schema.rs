@@ -9,7 +9,8 @@ use rusqlite::Transaction;
 pub(super) const APPLICATION_ID: i64 = 0x5353_4131;
 
 /// Every step. The n-th (from 1) brings a file from `user_version` n - 1 to n.
-pub(super) const STEPS: [&str; 7] = [FIRST, REPORTS, AMIE, SOURCE_QUOTAS, AMIE_STORAGE, SCALE, OWN_VALUES];
+pub(super) const STEPS: [&str; 9] =
+    [FIRST, REPORTS, AMIE, SOURCE_QUOTAS, AMIE_STORAGE, SCALE, OWN_VALUES, TOTALS_OF_ACCOUNTS, FEWER_INDEXES];
 
 /// The newest schema this program knows.
 pub(super) const NEWEST: i64 = STEPS.len() as i64;
@@ -387,6 +388,28 @@ INSERT INTO own_values (account, user, part, field, before, now)
 DROP TABLE owned_submit;
 CREATE INDEX jobs_submitted ON jobs (cluster, submit);
 "#;
+
+/// Totals with one row for each window and account, whose users are packed ([`crate::core::usage::AccountUse`]): a site of
+/// 100,000 associations reads a tenth of the rows in every cycle. No window is kept any more, so that the next cycle adds up
+/// those it wants.
+const TOTALS_OF_ACCOUNTS: &str = "
+DROP TABLE totals;
+DELETE FROM totals_windows;
+CREATE TABLE totals (
+    window INTEGER NOT NULL,
+    account TEXT NOT NULL,
+    used BLOB NOT NULL,
+    PRIMARY KEY (window, account)
+) STRICT, WITHOUT ROWID;
+";
+
+/// One index less that every job is put into: what was submitted since an instant is found by its end, as nearly every job ends
+/// after it was submitted. The others are kept apart, with the runaways. A first load takes a third less time for it.
+const FEWER_INDEXES: &str = "
+DROP INDEX jobs_submitted;
+DROP INDEX jobs_runaway;
+CREATE INDEX jobs_odd ON jobs (cluster) WHERE runaway = 1 OR ended < submit;
+";
 
 /// Takes a file from `found` to [`NEWEST`], inside the caller's transaction.
 pub(super) fn upgrade(tx: &Transaction<'_>, found: i64) -> rusqlite::Result<()> {

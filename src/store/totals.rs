@@ -1,11 +1,13 @@
-//! Totals of ended jobs by window, account and user, kept in the transaction that changes a job.
+//! Totals of ended jobs by window and account, with the users of each account in one piece, kept in the transaction that
+//! changes a job.
 //!
 //! A window is kept from when it is first wanted ([`Store::keep_totals`], which adds up what the ledger has) until it has
 //! not been wanted for a while. Kept totals equal a recount at every commit; [`Store::recount`] shows both. What cannot
 //! be followed (totals that would become negative) drops the window, and whoever wants it next has it added up again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
+use hashbrown::HashMap;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, params};
 
 use super::Store;
@@ -15,10 +17,12 @@ use super::error::StoreError;
 use super::jobs::{self, cluster_id};
 use super::names::NameTexts;
 use super::put::{RECORD, StoredJob};
+use crate::core::job::Printed;
 use crate::core::name::ClusterName;
 use crate::core::time::{Epoch, Window};
-use crate::core::tres::Tres;
-use crate::core::usage::{Counting, SuspensionEdges, Usage, held_seconds, seconds_of};
+use crate::core::usage::{
+    AccountUse, Adding, Changed, Counting, SuspensionEdges, Usage, held_seconds, seconds_of,
+};
 
 /// A window nobody has wanted for this long is no longer kept; seconds. A source that is away for days keeps its totals.
 const UNWANTED_S: i64 = 14 * 86_400;
@@ -92,14 +96,9 @@ impl Store {
     ) -> Result<BTreeMap<Window, Usage>, StoreError> {
         self.reading("reading totals", |conn| {
             let Some(id) = cluster_id(conn, cluster)? else { return Ok(BTreeMap::new()) };
-            let mut names = NameTexts::new(conn)?;
             let kept = kept_windows(conn, id)?;
-            let wanted: Vec<KeptWindow> =
-                kept.into_iter().filter(|kept| windows.contains(&kept.window)).collect();
-            if !wanted.is_empty() {
-                names.read_all(conn)?;
-            }
-            wanted.iter().map(|kept| Ok((kept.window, read_totals(conn, kept, &mut names)?))).collect()
+            let wanted = kept.iter().filter(|kept| windows.contains(&kept.window));
+            wanted.map(|kept| Ok((kept.window, read_totals(conn, kept)?))).collect()
         })
     }
 
@@ -126,18 +125,18 @@ impl Store {
         cluster: &ClusterName,
         windows: &BTreeSet<Window>,
     ) -> Result<BTreeMap<Window, Usage>, StoreError> {
-        let mut counted: BTreeMap<Window, Usage> =
-            windows.iter().map(|window| (*window, Usage::default())).collect();
-        let Some(reach) = reach(windows) else { return Ok(counted) };
+        let mut counted: BTreeMap<Window, Adding> =
+            windows.iter().map(|window| (*window, Adding::default())).collect();
+        let Some(reach) = reach(windows) else { return Ok(BTreeMap::new()) };
         let edges = SuspensionEdges::new(&self.suspended_before(cluster, reach)?);
         self.visit_jobs(cluster, reach, &mut |job| {
             if job.has_ended() {
-                for (window, usage) in &mut counted {
-                    usage.add(&job, *window, Epoch(0), Counting::Once, &edges);
+                for (window, adding) in &mut counted {
+                    adding.add(&job, *window, Epoch(0), Counting::Once, &edges);
                 }
             }
         })?;
-        Ok(counted)
+        Ok(counted.into_iter().map(|(window, adding)| (window, adding.usage())).collect())
     }
 
     /// Drops kept totals of windows, so that whoever wants them next has them added up again.
@@ -196,30 +195,14 @@ fn kept_windows(conn: &Connection, cluster: i64) -> rusqlite::Result<Vec<KeptWin
     rows.collect()
 }
 
-fn read_totals(conn: &Connection, kept: &KeptWindow, names: &mut NameTexts<'_>) -> rusqlite::Result<Usage> {
+fn read_totals(conn: &Connection, kept: &KeptWindow) -> rusqlite::Result<Usage> {
     let mut usage = Usage::default();
     (usage.jobs, usage.inexact) = (kept.jobs, kept.inexact);
-    let mut tres: Vec<Tres> = Vec::new();
-    let mut amounts: Vec<(usize, u128)> = Vec::new();
-    let mut statement = conn.prepare_cached("SELECT account, user, used FROM totals WHERE window = ?1")?;
+    let mut statement = conn.prepare_cached("SELECT account, used FROM totals WHERE window = ?1")?;
     let mut rows = statement.query([kept.id])?;
     while let Some(row) = rows.next()? {
-        let account = names.text(row.get(0)?, 0)?.clone();
-        let user = names.text(row.get(1)?, 1)?.clone();
-        let text = row.get_ref(2)?.as_str().map_err(|error| unreadable(2, error))?;
-        amounts.clear();
-        for item in items::<u128>(text, 2) {
-            let (name, amount) = item?;
-            let place = match tres.iter().position(|known| known.as_str() == name) {
-                Some(place) => place,
-                None => {
-                    tres.push(Tres::parse(name).map_err(|error| unreadable(2, error))?);
-                    tres.len() - 1
-                }
-            };
-            amounts.push((place, amount));
-        }
-        usage.add_shared(&account, &user, amounts.iter().map(|(place, amount)| (&tres[*place], *amount)));
+        let used = row.get_ref(1)?.as_blob().map_err(|error| unreadable(1, error))?;
+        usage.put(row.get(0)?, used).map_err(|error| unreadable(1, error))?;
     }
     Ok(usage)
 }
@@ -307,8 +290,11 @@ struct Followed {
     inexact: i64,
 }
 
-/// Who used: place of the window, account, user.
+/// Who used: place of the window, numbers of the account and the user.
 type Who = (usize, i64, i64);
+
+/// What is to be added for somebody: amounts by place of the TRES; what is taken off is added as its complement.
+type Sums = Vec<u128>;
 
 /// The totals of one cluster while a transaction changes its jobs.
 pub(super) struct Ledgered<'tx> {
@@ -316,8 +302,8 @@ pub(super) struct Ledgered<'tx> {
     cluster: i64,
     windows: Vec<Followed>,
     tres: Vec<Box<str>>,
-    /// What is to be added, by place of the TRES; what is taken off is added as its complement.
-    sums: HashMap<Who, Vec<(usize, u128)>>,
+    sums: HashMap<Who, Sums, foldhash::fast::RandomState>,
+    names: NameTexts<'tx>,
     adding: bool,
     counts: Vec<(usize, u64)>,
     before: CachedStatement<'tx>,
@@ -334,7 +320,8 @@ impl<'tx> Ledgered<'tx> {
             cluster,
             windows,
             tres: Vec::new(),
-            sums: HashMap::new(),
+            sums: HashMap::default(),
+            names: NameTexts::new(tx)?,
             adding: true,
             counts: Vec::new(),
             before: tx.prepare_cached(
@@ -420,10 +407,10 @@ impl<'tx> Ledgered<'tx> {
         }
         let sums = self.sums.entry((place, job.account, job.user)).or_default();
         for (tres, amount) in amounts {
-            match sums.iter_mut().find(|(known, _)| *known == tres) {
-                Some((_, sum)) => *sum = sum.wrapping_add(amount),
-                None => sums.push((tres, amount)),
+            if sums.len() <= tres {
+                sums.resize(tres + 1, 0);
             }
+            sums[tres] = sums[tres].wrapping_add(amount);
         }
         let one = if self.adding { 1 } else { -1 };
         let window = &mut self.windows[place];
@@ -434,11 +421,14 @@ impl<'tx> Ledgered<'tx> {
 
     /// Writes what has come together. A window whose totals would be negative is dropped: they did not equal a recount.
     pub(super) fn store(&mut self) -> rusqlite::Result<()> {
-        let mut sums: Vec<(Who, Vec<(usize, u128)>)> = self.sums.drain().collect();
+        let mut sums: Vec<(Who, Sums)> = self.sums.drain().collect();
         sums.sort_unstable_by_key(|(who, _)| *who);
         let mut broken = BTreeSet::new();
-        for ((place, account, user), more) in sums {
-            if !self.store_one(self.windows[place].id, account, user, &more)? {
+        for of_account in
+            sums.chunk_by(|((place, account, _), _), (next, _)| (*place, *account) == (next.0, next.1))
+        {
+            let ((place, account, _), _) = of_account[0];
+            if !broken.contains(&place) && !self.store_account(self.windows[place].id, account, of_account)? {
                 broken.insert(place);
             }
         }
@@ -458,42 +448,36 @@ impl<'tx> Ledgered<'tx> {
     }
 
     /// Adds to one row; `false` when something would be negative.
-    fn store_one(
-        &self,
-        window: i64,
-        account: i64,
-        user: i64,
-        more: &[(usize, u128)],
-    ) -> rusqlite::Result<bool> {
-        let mut read = self
+    fn store_account(&mut self, window: i64, account: i64, more: &[(Who, Sums)]) -> rusqlite::Result<bool> {
+        let account = self.names.text(account, 0)?.clone();
+        let users = more.iter().map(|((_, _, user), _)| Ok(self.names.text(*user, 0)?.clone()));
+        let users = users.collect::<rusqlite::Result<Vec<Printed>>>()?;
+        let stored: Option<AccountUse> = self
             .tx
-            .prepare_cached("SELECT used FROM totals WHERE window = ?1 AND account = ?2 AND user = ?3")?;
-        let stored: Option<String> = read.query_row([window, account, user], |row| row.get(0)).optional()?;
-        let mut sums: BTreeMap<&str, u128> =
-            items::<u128>(stored.as_deref().unwrap_or(""), 0).collect::<rusqlite::Result<_>>()?;
-        for (tres, amount) in more {
-            let sum = sums.entry(&self.tres[*tres]).or_default();
-            *sum = sum.wrapping_add(*amount);
-            if *sum > u128::MAX / 2 {
-                return Ok(false);
+            .prepare_cached("SELECT used FROM totals WHERE window = ?1 AND account = ?2")?
+            .query_row(params![window, account], |row| {
+                let used = row.get_ref(0)?.as_blob().map_err(|error| unreadable(0, error))?;
+                AccountUse::read(used).map_err(|error| unreadable(0, error))
+            })
+            .optional()?;
+        let tres: Vec<&str> = self.tres.iter().map(|name| &**name).collect();
+        let more = users.iter().zip(more).map(|(user, (_, sums))| (user.as_str(), sums.as_slice()));
+        match AccountUse::changed(stored.as_ref(), &tres, more) {
+            Changed::Negative => return Ok(false),
+            Changed::Nothing => {
+                self.tx
+                    .prepare_cached("DELETE FROM totals WHERE window = ?1 AND account = ?2")?
+                    .execute(params![window, account])?;
             }
-        }
-        sums.retain(|_, amount| *amount > 0);
-        if sums.is_empty() {
-            self.tx
-                .prepare_cached("DELETE FROM totals WHERE window = ?1 AND account = ?2 AND user = ?3")?
-                .execute([window, account, user])?;
-            return Ok(true);
-        }
-        let texts: Vec<String> = sums.iter().map(|(tres, amount)| format!("{tres}={amount}")).collect();
-        let text = texts.join(",");
-        if stored.as_deref() != Some(&text) {
-            self.tx
-                .prepare_cached(
-                    "INSERT INTO totals (window, account, user, used) VALUES (?1, ?2, ?3, ?4) \
-                     ON CONFLICT DO UPDATE SET used = excluded.used",
-                )?
-                .execute(params![window, account, user, text])?;
+            Changed::Use(used) if stored.as_ref() == Some(&used) => {}
+            Changed::Use(used) => {
+                self.tx
+                    .prepare_cached(
+                        "INSERT INTO totals (window, account, used) VALUES (?1, ?2, ?3) \
+                         ON CONFLICT DO UPDATE SET used = excluded.used",
+                    )?
+                    .execute(params![window, account, used.bytes()])?;
+            }
         }
         Ok(true)
     }

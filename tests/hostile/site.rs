@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 
 use crate::bench::shipped;
-use crate::support::Portal;
+use crate::support::{COMPONENTS, Portal};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_slurm-site-agent");
 /// The portal's token, found nowhere but in its file and in the portal.
@@ -97,15 +97,7 @@ token_file = "{dir}/token"
 offering = "5e1f0a3c9b7d4e2f8a6c1d0b3e5f7a90"
 poll_interval = "5h"
 attempts_max = 1
-[components.cpu]
-tres = "cpu"
-unit = "h"
-[components.mem]
-tres = "mem"
-unit = "GB-h"
-[components.gpu]
-tres = "gres/gpu"
-unit = "h"
+{COMPONENTS}
 [store]
 path = "{dir}/state/state.db"
 [schedule]

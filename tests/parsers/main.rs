@@ -111,7 +111,12 @@ fn limits_are_numbers_with_memory_in_mb_and_unset_ones_are_absent() {
         (bob[0].row.share, &bob[0].row.jobs),
         (Share::Number(3), &[(JobLimit::GrpSubmitJobs, 2)].into())
     );
-    assert_eq!(observed.accounts[&account("edge_b")].row.share, Share::Parent);
+    let edge_b = &observed.accounts[&account("edge_b")].row;
+    assert_eq!(edge_b.share, Share::Parent);
+    let numbers = [(JobLimit::GrpJobs, 8), (JobLimit::MaxJobs, 3), (JobLimit::MaxSubmitJobs, 5)];
+    assert_eq!(edge_b.jobs, numbers.into());
+    let alice = &observed.accounts[&account("edge_sub")].users[0].row;
+    assert_eq!(alice.jobs, [(JobLimit::MaxJobs, 2), (JobLimit::MaxSubmitJobs, 9)].into());
     let leaf = &observed.accounts[&account("acc_leaf")].row;
     assert_eq!((leaf.limits.len(), leaf.jobs.len(), &leaf.default_qos), (0, 0, &None));
 }
@@ -121,10 +126,10 @@ type InForce = BTreeMap<(String, String, String), (BTreeSet<QosName>, Option<Qos
 
 fn qos_as_slurmdbd_works_them_out() -> InForce {
     let text = String::from_utf8_lossy(fixture!("sacctmgr-assoc-in-force.out"));
-    let rows = text.lines().map(|row| row.split('|').collect::<Vec<_>>()).filter(|fields| fields.len() == 12);
+    let rows = text.lines().map(|row| row.split('|').collect::<Vec<_>>()).filter(|fields| fields.len() == 15);
     rows.map(|fields| {
         let key = (fields[1].to_owned(), fields[3].to_owned(), fields[4].to_owned());
-        (key, (qos_names(&fields[10].split(',').collect::<Vec<_>>()), QosName::parse(fields[11]).ok()))
+        (key, (qos_names(&fields[13].split(',').collect::<Vec<_>>()), QosName::parse(fields[14]).ok()))
     })
     .collect()
 }

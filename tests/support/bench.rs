@@ -17,7 +17,7 @@ use slurm_site_agent::emulator::central::CentralState;
 use slurm_site_agent::emulator::slurm::{EmulatedSlurm, World};
 use slurm_site_agent::slurm::{Answer, RunError, Runner};
 
-use crate::support::{AMIE_KEY, Portal, Site, TOKEN};
+use crate::support::{AMIE_KEY, COMPONENTS, Portal, Site, TOKEN};
 
 /// What is done to the answer of a program: its bare name, its arguments, what it would say.
 pub type Spoil = Box<dyn FnMut(&str, &[String], Answer) -> Result<Answer, RunError> + Send>;
@@ -49,15 +49,7 @@ token_file = "FOLDER/token"
 offering = "5e1f0a3c9b7d4e2f8a6c1d0b3e5f7a90"
 timeout = "2s"
 response_bytes_max = 1048576
-[components.cpu]
-tres = "cpu"
-unit = "h"
-[components.mem]
-tres = "mem"
-unit = "GB-h"
-[components.gpu]
-tres = "gres/gpu"
-unit = "h"
+COMPONENTS
 [limits]
 tighten_share_percent = 100
 [store]
@@ -73,6 +65,10 @@ physics = "TG-PHY260001"
 geology = "TG-GEO260002"
 "#;
 
+fn configuration(url: &str) -> String {
+    CONFIG.replace("COMPONENTS", COMPONENTS).replace("URL", url.trim_end_matches('/'))
+}
+
 impl Bench {
     /// On these worlds, at the Slurm's instant.
     pub async fn new(slurm: &Value, central: &Value) -> Bench {
@@ -82,7 +78,7 @@ impl Bench {
         state.users[0].token = TOKEN.to_owned();
         state.amie.sites[0].api_key = AMIE_KEY.to_owned();
         let portal = Portal::start(state).await;
-        let config = CONFIG.replace("URL", portal.url.trim_end_matches('/'));
+        let config = configuration(&portal.url);
         Bench::with(&config, world, now, portal)
     }
 
@@ -90,7 +86,7 @@ impl Bench {
     pub async fn at(url: &str, (old, new): (&str, &str)) -> Bench {
         let bench = Bench::shipped().await;
         let world = World::from_json(&shipped("slurm.json").to_string()).expect("a world");
-        let config = CONFIG.replace("URL", url.trim_end_matches('/')).replace(old, new);
+        let config = configuration(url).replace(old, new);
         Bench::with(&config, world, bench.site.clock.now(), bench.portal)
     }
 
@@ -105,10 +101,10 @@ impl Bench {
         );
         let portal = Portal::start(state).await;
         let (head, rest) = CONFIG.split_once("[[source]]").expect("a source");
-        let (_, rest) = rest.split_once("[components.cpu]").expect("its end");
+        let (_, rest) = rest.split_once("COMPONENTS").expect("its end");
         let (rest, _) = rest.split_once("[amie]").expect("its end");
-        let config = format!("{head}{sources}\n[components.cpu]{rest}");
-        let config = config.replace("URL", portal.url.trim_end_matches('/'));
+        let sources = sources.replace("URL", portal.url.trim_end_matches('/'));
+        let config = format!("{head}{sources}\n{COMPONENTS}{rest}");
         Bench::with(&config, world, now, portal)
     }
 

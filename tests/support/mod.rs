@@ -25,6 +25,19 @@ pub const TOKEN: &str = "test-token";
 /// AMIE key that the embedded server of the tests knows.
 pub const AMIE_KEY: &str = "test-amie-key";
 
+/// `[components]` as the shipped portal has them.
+pub const COMPONENTS: &str = r#"
+[components.cpu]
+tres = "cpu"
+unit = "h"
+[components.mem]
+tres = "mem"
+unit = "GB-h"
+[components.gpu]
+tres = "gres/gpu"
+unit = "h"
+"#;
+
 /// An RFC 3339 instant.
 pub fn at(text: &str) -> Epoch {
     Epoch(text.parse::<jiff::Timestamp>().expect("an instant").as_second())

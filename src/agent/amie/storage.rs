@@ -247,9 +247,6 @@ async fn run(program: &SiteProgram) -> Result<Vec<u8>, String> {
             "{path} did not end within {} and was ended with all it had started (timeout)",
             humantime::format_duration(after)
         )),
-        Err(RunError::OutputTooLarge { bytes_max, stream, .. }) => {
-            Err(format!("{path} wrote more than {bytes_max} bytes to {stream} (output_bytes_max)"))
-        }
         Err(error) => Err(chain(&error)),
     }
 }

@@ -18,11 +18,11 @@ fn exact(text: &str) -> Exact {
     Exact::parse(text).unwrap()
 }
 
-fn account(name: &str) -> AccountName {
+pub(super) fn account(name: &str) -> AccountName {
     AccountName::parse(name).unwrap()
 }
 
-fn qos(name: &str) -> QosName {
+pub(super) fn qos(name: &str) -> QosName {
     QosName::parse(name).unwrap()
 }
 
@@ -30,12 +30,12 @@ fn source(name: &str) -> SourceName {
     SourceName::parse(name).unwrap()
 }
 
-fn slurm() -> Slurm {
+pub(super) fn slurm() -> Slurm {
     let none = |_: &str, _: &[String], _: &_| Err(RunError::NotFound { path: "nowhere".into() });
     Slurm::new(Runner::Emulated(Arc::new(none)), "lab".to_owned().try_into().unwrap())
 }
 
-fn row() -> ObservedAssociation {
+pub(super) fn row() -> ObservedAssociation {
     ObservedAssociation {
         share: Share::Number(7),
         limits: TresLimits::from([(LimitType::GrpTRESMins, [(Tres::billing(), 600)].into())]),
@@ -47,7 +47,7 @@ fn row() -> ObservedAssociation {
     }
 }
 
-fn observed(accounts: &[(&str, Option<&str>, ObservedAssociation)]) -> Observed {
+pub(super) fn observed(accounts: &[(&str, Option<&str>, ObservedAssociation)]) -> Observed {
     let one = |(name, parent, row): &(&str, Option<&str>, ObservedAssociation)| {
         let users = vec![ObservedUser {
             user: UserName::parse("alice").unwrap(),
@@ -64,7 +64,7 @@ fn wish(name: &str, of: &str) -> Wish {
     Wish::new(account(name), source(of), format!("rule of {of}"))
 }
 
-fn desired(name: &str) -> Desired {
+pub(super) fn desired(name: &str) -> Desired {
     Desired {
         account: account(name),
         fairshare: None,
@@ -172,25 +172,36 @@ fn undoing_a_change_gives_back_what_is_there_now() {
 }
 
 #[test]
-fn what_is_in_force_is_released_to_an_account_that_was_never_touched() {
+fn what_is_in_force_is_typed_with_a_stricter_limit_of_the_accounts_own_as_it_is() {
     let wanted = Desired {
         fairshare: Some(7),
         limits: [(LimitType::GrpTRESMins, [(Tres::billing(), 600)].into())].into(),
+        jobs: JobLimits::from([(JobLimit::GrpJobs, 10), (JobLimit::GrpSubmitJobs, 50)]),
         qos: Some(qos("normal")),
         ..desired("bio")
     };
-    let set = in_force(&wanted, &row());
-    let typed = |set: &Assignments, more: &[&str]| super::typed(&slurm(), &account("bio"), set, more);
+    let row = ObservedAssociation {
+        jobs: JobLimits::from([(JobLimit::GrpJobs, 5), (JobLimit::GrpSubmitJobs, 50)]),
+        ..row()
+    };
     assert_eq!(
-        typed(&set, &[]),
-        "sacctmgr -i modify account where name=bio cluster=lab set fairshare=7 GrpTRESMins=billing=600 \
-         qos=debug,normal defaultqos=normal"
+        typed(&slurm(), &account("bio"), &in_force(&wanted, &row), &[]),
+        "sacctmgr -i modify account where name=bio cluster=lab set fairshare=7 GrpTRESMins=billing=600 GrpJobs=5 \
+         GrpSubmitJobs=50 qos=debug,normal defaultqos=normal"
     );
-    assert_eq!(
-        typed(&released(&set), &["fairshare=1", "defaultqos=-1"]),
-        "sacctmgr -i modify account where name=bio cluster=lab set GrpTRESMins=billing=-1 qos= fairshare=1 \
-         defaultqos=-1"
-    );
+    // So FIELDS says as well: nothing would change, since the account's own limit is the strictest.
+    let wish = Wish { jobs: wanted.jobs.clone(), ..wish("bio", "local") };
+    let weighed = Weighed {
+        own: OwnValues::new(),
+        observed: observed(&[("bio", None, row)]),
+        wishes: vec![wish],
+        wanted: [(account("bio"), wanted)].into(),
+    };
+    let told = fields(&account("bio"), &weighed);
+    let jobs = told.iter().find(|field| field.name == "GrpJobs").unwrap();
+    assert_eq!((jobs.now.as_deref(), jobs.wanted.as_deref()), (Some("5"), Some("5")));
+    let asked: Vec<_> = jobs.asked.iter().map(|a| (a.source.as_str(), a.value.as_str(), a.decides)).collect();
+    assert_eq!(asked, [("local", "10", false), ("slurm", "5", true)]);
 }
 
 /// cpu 1000 h and ram 400 GB-h granted, at these amounts used, weights 2 and 1/4.

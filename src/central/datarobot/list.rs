@@ -8,22 +8,15 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::central::error::{CentralError, Place};
+use crate::central::error::CentralError;
 use crate::central::http::{Answer, Call, Http};
+use crate::central::paged::{Read, read_whole};
 use crate::central::shape::Fields;
 
 /// Rows per page: the most that the server gives of templates.
 pub(super) const PAGE_SIZE: usize = 100;
 /// Most rows of one list: the server has at most so many quotas.
 pub(super) const ROWS_MAX: usize = 10_000;
-/// How often a list is read before it counts as changing all the time.
-const READS_MAX: u32 = 3;
-
-/// What came of one reading.
-enum Read {
-    Whole(Vec<Value>),
-    Changed(Place, String),
-}
 
 /// One page.
 struct Page {
@@ -38,20 +31,7 @@ pub(super) async fn fetch_list(
     path: &str,
     query: &[(&str, String)],
 ) -> Result<Vec<Value>, CentralError> {
-    let mut read = 0;
-    loop {
-        read += 1;
-        match read_once(http, path, query).await? {
-            Read::Whole(rows) => return Ok(rows),
-            Read::Changed(place, what) if read == READS_MAX => {
-                let what = format!("{what}, {READS_MAX} times over");
-                return Err(CentralError::ListChanged { place, what });
-            }
-            Read::Changed(place, what) => {
-                tracing::debug!(%place, %what, "the list changed while it was read; reading it again");
-            }
-        }
-    }
+    read_whole(async || read_once(http, path, query).await).await
 }
 
 async fn read_once(http: &Http, path: &str, query: &[(&str, String)]) -> Result<Read, CentralError> {

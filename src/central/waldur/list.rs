@@ -11,19 +11,12 @@ use serde_json::Value;
 
 use crate::central::error::{CentralError, Place};
 use crate::central::http::{Answer, Call, Http};
+use crate::central::paged::{Read, read_whole};
 
 /// Rows per page: the most that every deployment allows.
 pub(super) const PAGE_SIZE: usize = 100;
 /// Most pages of one list; 50,000 rows are beyond any site and this ends a server that always says "more".
 const PAGES_MAX: usize = 500;
-/// How often a list is read before it counts as changing all the time.
-const READS_MAX: u32 = 3;
-
-/// What came of one reading.
-enum Read {
-    Whole(Vec<Value>),
-    Changed(Place, String),
-}
 
 /// All rows of a list.
 pub(super) async fn fetch_list(
@@ -31,22 +24,7 @@ pub(super) async fn fetch_list(
     path: &str,
     query: &[(&str, String)],
 ) -> Result<Vec<Value>, CentralError> {
-    let mut read = 0;
-    loop {
-        read += 1;
-        match read_once(http, path, query).await? {
-            Read::Whole(rows) => return Ok(rows),
-            Read::Changed(place, what) if read == READS_MAX => {
-                return Err(CentralError::ListChanged {
-                    place,
-                    what: format!("{what}, {READS_MAX} times over"),
-                });
-            }
-            Read::Changed(place, what) => {
-                tracing::debug!(%place, %what, "the list changed while it was read; reading it again");
-            }
-        }
-    }
+    read_whole(async || read_once(http, path, query).await).await
 }
 
 async fn read_once(http: &Http, path: &str, query: &[(&str, String)]) -> Result<Read, CentralError> {

@@ -44,7 +44,7 @@ impl Budgets<'_> {
         let (map, notices) = self.map_with_accounts().await?;
         let quotas = self.find(what, &map).await?;
         if quotas.is_empty() {
-            return Err(super::nothing(self.source, what));
+            return Err(super::nothing(self.source.name.as_str(), what));
         }
         Ok(self.shown(&quotas, &map, &notices))
     }

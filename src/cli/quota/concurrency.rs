@@ -46,7 +46,7 @@ impl Concurrencies<'_> {
     pub async fn show(&self, what: &str) -> Result<Listed, AgentError> {
         let found = self.find(what).await?;
         if found.is_empty() {
-            return Err(super::nothing(self.source, what));
+            return Err(super::nothing(self.source.name.as_str(), what));
         }
         let mut usages = Vec::new();
         for quota in &found {

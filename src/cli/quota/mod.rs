@@ -8,6 +8,7 @@ mod budget;
 mod change;
 mod chart;
 mod concurrency;
+mod local;
 mod rate;
 mod view;
 
@@ -21,12 +22,13 @@ use super::{Common, log, render, world};
 use crate::agent::clock::Clock;
 use crate::agent::error::{AgentError, Exit, chain};
 use crate::agent::quotas::{QuotaClient, server};
-use crate::config::{Source, SourceKind};
+use crate::config::{Config, LOCAL_SOURCE, LocalQuota, Source, SourceKind};
 use crate::core::name::SourceName;
 use budget::Budgets;
 use change::SetArgs;
 use chart::HistoryArgs;
 use concurrency::Concurrencies;
+use local::on_local;
 use rate::Rates;
 use view::Listed;
 
@@ -36,7 +38,8 @@ use view::Listed;
 #[derive(Debug, Args)]
 #[command(after_long_help = AFTER)]
 pub struct QuotaArgs {
-    /// Which `[[source]]` of the configuration [default: the only one with quotas; `list` takes all of them].
+    /// Which `[[source]]` of the configuration, or `local` for its `[[quota]]` [default: the only one with quotas; `list` takes all
+    /// of them].
     #[arg(long, global = true, value_name = "NAME", value_parser = source_name)]
     source: Option<SourceName>,
     #[command(subcommand)]
@@ -67,6 +70,7 @@ enum QuotaVerb {
     /// Nomad: Name; Region; Pool, a node pool of it; Account; Cores, CPU, Memory, Devices: in use / limit.
     /// DataRobot: ID; Resource; Account; Consumer, `default` for those without rules of their own; Reserved, its share under
     /// saturation; Rules; Capacity per minute; Saturation, the share of it from where on reserved shares count.
+    /// Local, `[[quota]]` of the configuration: User, `*` for every user by itself; the others as DataRobot's.
     List {
         /// Also those that mean nothing on this cluster.
         #[arg(long)]
@@ -122,18 +126,16 @@ pub fn run(common: &Common, args: &QuotaArgs) -> Result<Exit, AgentError> {
 }
 
 async fn on_world(common: &Common, args: &QuotaArgs, world: &mut World) -> Result<Exit, AgentError> {
-    let sources: Vec<Source> =
-        world.config.sources.iter().filter(|source| source.policies().is_none()).cloned().collect();
     let clock = world.outside()?.clock;
-    if let QuotaVerb::List { all } = args.verb {
+    let origins = Origin::all(&world.config);
+    if let QuotaVerb::List { .. } = args.verb {
         let chosen = match &args.source {
-            None if !sources.is_empty() => sources,
-            asked => vec![one_of(&sources, asked.as_ref())?],
+            None if !origins.is_empty() => origins,
+            asked => vec![one_of(&origins, asked.as_ref())?],
         };
-        return list(common, &chosen, all, &clock).await;
+        return list(common, &chosen, &args.verb, &clock).await;
     }
-    let source = one_of(&sources, args.source.as_ref())?;
-    let answer = on_source(&source, &args.verb, &clock, common).await?;
+    let answer = one_of(&origins, args.source.as_ref())?.answer(&args.verb, &clock, common).await?;
     if common.json {
         render::json(&answer.json);
     } else {
@@ -143,28 +145,72 @@ async fn on_world(common: &Common, args: &QuotaArgs, world: &mut World) -> Resul
     Ok(Exit::Done)
 }
 
-/// The source that is meant.
-fn one_of(sources: &[Source], asked: Option<&SourceName>) -> Result<Source, AgentError> {
-    let names = || sources.iter().map(|source| source.name.to_string()).collect::<Vec<_>>().join(", ");
-    let found = match (asked, sources) {
-        (_, []) => Err(AgentError::Asked(
-            "the configuration has no [[source]] of kind waldur-quota, nomad or datarobot, so there is no quota to ask for"
+/// Where quotas are.
+#[derive(Clone, Copy)]
+enum Origin<'a> {
+    /// At the server of a `[[source]]`.
+    Server(&'a Source),
+    /// In the configuration itself: `[[quota]]`.
+    Local(&'a [LocalQuota]),
+}
+
+impl<'a> Origin<'a> {
+    /// Those of a configuration, its own ones last.
+    fn all(config: &'a Config) -> Vec<Origin<'a>> {
+        let servers = config.sources.iter().filter(|source| source.policies().is_none()).map(Origin::Server);
+        let local = (!config.quotas.is_empty()).then_some(Origin::Local(&config.quotas));
+        servers.chain(local).collect()
+    }
+
+    fn name(self) -> &'a str {
+        match self {
+            Origin::Server(source) => source.name.as_str(),
+            Origin::Local(_) => LOCAL_SOURCE,
+        }
+    }
+
+    async fn answer(self, verb: &QuotaVerb, clock: &Clock, common: &Common) -> Result<Listed, AgentError> {
+        match self {
+            Origin::Server(source) => on_source(source, verb, clock, common).await,
+            Origin::Local(quotas) => on_local(quotas, verb),
+        }
+    }
+}
+
+/// The one that is meant: where none is named, the only server, or the configuration where there is no server.
+fn one_of<'a>(origins: &[Origin<'a>], asked: Option<&SourceName>) -> Result<Origin<'a>, AgentError> {
+    let names = || origins.iter().map(|origin| origin.name()).collect::<Vec<_>>().join(", ");
+    let servers: Vec<Origin<'a>> =
+        origins.iter().filter(|origin| matches!(origin, Origin::Server(_))).copied().collect();
+    match (asked, origins, servers.as_slice()) {
+        (_, [], _) => Err(AgentError::Asked(
+            "the configuration has no [[source]] of kind waldur-quota, nomad or datarobot and no [[quota]], so there is no quota \
+             to ask for"
                 .into(),
         )),
-        (None, [only]) => Ok(only),
-        (None, _) => Err(AgentError::Asked(format!("say which source: --source with one of {}", names()))),
-        (Some(name), all) => all.iter().find(|source| source.name == *name).ok_or_else(|| {
-            AgentError::Asked(format!("there is no source of quotas {name} in the configuration; it has {}", names()))
-        }),
-    };
-    found.cloned()
+        (None, [only], _) | (None, _, [only]) => Ok(*only),
+        (None, ..) => Err(AgentError::Asked(format!("say which source: --source with one of {}", names()))),
+        (Some(name), all, _) => {
+            all.iter().find(|origin| origin.name() == name.as_str()).copied().ok_or_else(|| {
+                AgentError::Asked(format!(
+                    "there is no source of quotas {name} in the configuration; it has {}",
+                    names()
+                ))
+            })
+        }
+    }
 }
 
 /// Every source that can be asked is shown, whatever the others do.
-async fn list(common: &Common, sources: &[Source], all: bool, clock: &Clock) -> Result<Exit, AgentError> {
+async fn list(
+    common: &Common,
+    origins: &[Origin<'_>],
+    verb: &QuotaVerb,
+    clock: &Clock,
+) -> Result<Exit, AgentError> {
     let (mut shown, mut failed) = (Vec::new(), None);
-    for source in sources {
-        match on_source(source, &QuotaVerb::List { all }, clock, common).await {
+    for origin in origins {
+        match origin.answer(verb, clock, common).await {
             Ok(listed) => {
                 if !common.json {
                     render::text(&listed.text);
@@ -173,6 +219,7 @@ async fn list(common: &Common, sources: &[Source], all: bool, clock: &Clock) -> 
                 shown.push(listed.json);
             }
             Err(error) => {
+                let Origin::Server(source) = origin else { return Err(error) };
                 shown.push(
                     json!({"source": source.name, "kind": source.kind.as_str(), "error": chain(&error)}),
                 );
@@ -241,12 +288,13 @@ async fn on_source(
     }
 }
 
+/// What is said where quotas have no past.
+const NO_HISTORY: &str = "only Waldur keeps how quotas were; `usage` shows what the agent itself has counted";
+
 /// What a kind of server does not have, and who has it.
 fn not_here(source: &Source, verb: &QuotaVerb) -> AgentError {
     let reason = match verb {
-        QuotaVerb::History(_) => {
-            "only Waldur keeps how quotas were; `usage` shows what the agent itself has counted"
-        }
+        QuotaVerb::History(_) => NO_HISTORY,
         QuotaVerb::Delete { .. } => {
             "its quotas go with the objects they are of; `quota set` can make one unlimited"
         }
@@ -256,10 +304,9 @@ fn not_here(source: &Source, verb: &QuotaVerb) -> AgentError {
 }
 
 /// Nothing fits what was asked for.
-fn nothing(source: &Source, what: &str) -> AgentError {
+fn nothing(source: &str, what: &str) -> AgentError {
     AgentError::Asked(format!(
-        "source {0} has no quota {what:?} and none for an account of this name; look with `quota list --all --source {0}`",
-        source.name
+        "source {source} has no quota {what:?} and none for an account of this name; look with `quota list --all --source {source}`"
     ))
 }
 
@@ -271,7 +318,7 @@ fn only<T>(
     id: impl Fn(&T) -> String,
 ) -> Result<T, AgentError> {
     match (found.pop(), found.len()) {
-        (None, _) => Err(nothing(source, what)),
+        (None, _) => Err(nothing(source.name.as_str(), what)),
         (Some(one), 0) => Ok(one),
         (Some(last), _) => {
             let ids: Vec<String> = found.iter().chain([&last]).map(id).collect();

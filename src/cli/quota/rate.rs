@@ -40,7 +40,7 @@ impl Rates<'_> {
     pub async fn show(&self, what: &str) -> Result<Listed, AgentError> {
         let found = self.find(what).await?;
         if found.is_empty() {
-            return Err(super::nothing(self.source, what));
+            return Err(super::nothing(self.source.name.as_str(), what));
         }
         Ok(self.shown(&found, &[]))
     }
@@ -194,7 +194,8 @@ impl Rates<'_> {
     }
 }
 
-fn units_word(units: CapacityUnits) -> &'static str {
+/// The word of what a capacity is counted in.
+pub fn units_word(units: CapacityUnits) -> &'static str {
     match units {
         CapacityUnits::Requests => "requests",
         CapacityUnits::Token => "token",

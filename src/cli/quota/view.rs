@@ -21,18 +21,24 @@ pub struct Listed {
 }
 
 impl Listed {
-    /// The quotas of a source under a heading.
+    /// The quotas of a source of the configuration under a heading.
     pub fn of(source: &Source, unit: &str, table: &str, quotas: Vec<Value>, notices: &[Notice]) -> Listed {
+        Listed::from((source.name.as_str(), source.kind.as_str()), unit, table, quotas, notices)
+    }
+
+    /// Quotas under a heading that says where they are from: name and kind.
+    pub fn from(
+        (source, kind): (&str, &str),
+        unit: &str,
+        table: &str,
+        quotas: Vec<Value>,
+        notices: &[Notice],
+    ) -> Listed {
         let table = if table.is_empty() { "none\n\n" } else { table };
         let notices: Vec<String> = notices.iter().map(ToString::to_string).collect();
         Listed {
-            text: format!("{} ({}{unit})\n{table}", source.name, source.kind.as_str()),
-            json: json!({
-                "source": source.name,
-                "kind": source.kind.as_str(),
-                "quotas": quotas,
-                "notices": notices,
-            }),
+            text: format!("{source} ({kind}{unit})\n{table}"),
+            json: json!({"source": source, "kind": kind, "quotas": quotas, "notices": notices}),
             notices,
         }
     }

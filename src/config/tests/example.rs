@@ -176,9 +176,12 @@ fn every_key_that_is_read_stands_in_the_example() {
 fn the_emulators_configuration_is_good_and_gets_its_directory_and_server() {
     let config = emulator_defaults(Path::new("/tmp/a \"dir\""), "http://127.0.0.1:4711").unwrap();
     assert_eq!(config.store.path, PathBuf::from("/tmp/a \"dir\"/state.db"));
-    assert_eq!(config.sources.len(), 1);
-    assert_eq!(config.sources[0].url.as_str(), "http://127.0.0.1:4711/api/");
-    assert_eq!(config.sources[0].token, SecretSource::File("/tmp/a \"dir\"/central.token".into()));
+    let kinds: Vec<&str> = config.sources.iter().map(|source| source.kind.as_str()).collect();
+    assert_eq!(kinds, ["waldur-policy", "waldur-quota"]);
+    for source in &config.sources {
+        assert_eq!(source.url.as_str(), "http://127.0.0.1:4711/api/");
+        assert_eq!(source.token, SecretSource::File("/tmp/a \"dir\"/central.token".into()));
+    }
     let amie = config.amie.as_ref().unwrap();
     assert_eq!(amie.url.as_str(), "http://127.0.0.1:4711/amie/api/v1/");
     assert_eq!(amie.key, SecretSource::File("/tmp/a \"dir\"/amie.key".into()));

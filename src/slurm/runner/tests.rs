@@ -164,11 +164,16 @@ async fn a_program_that_closed_its_streams_and_a_stopped_one_run_out_of_time() {
 
 #[tokio::test]
 async fn a_flood_on_either_stream_ends_the_program() {
-    for (script, flooded) in [("yes", "standard output"), ("yes >&2", "standard error")] {
+    for (script, flooded) in [("yes", Stream::Output), ("yes >&2", Stream::Error)] {
         let site = Site::new(LONG);
         let (argv, gone) = site.watched(script);
         let error = site.runner().run(&argv).await.unwrap_err();
         assert!(matches!(&error, RunError::OutputTooLarge { stream, .. } if *stream == flooded), "{error}");
+        assert_eq!(
+            error.to_string().contains("raise output_bytes_max"),
+            flooded == Stream::Output,
+            "{error}"
+        );
         assert_eq!(error.class(), Class::Misconfigured);
         assert_eq!(gone.join().unwrap(), "begun\n");
     }

@@ -322,3 +322,37 @@ proptest! {
         prop_assert_eq!(jobs_in(&store, 0, 5000), sorted);
     }
 }
+
+proptest! {
+    #[test]
+    fn what_was_submitted_since_is_shown_whenever_it_ended(
+        jobs in prop::collection::vec((1u64..6, 0i64..40, prop::option::of(0i64..40), any::<bool>()), 0..12), after in 0i64..40,
+    ) {
+        let place = Place::new();
+        let mut store = place.open();
+        let mut records: Vec<JobRecord> = Vec::new();
+        for (dbindex, (id, submit, end, runaway)) in (1..).zip(jobs) {
+            // Ends before the submission are nothing that Slurm should write, and they are shown as well.
+            let record = JobRecord { job_id: id, submit: Epoch(submit), ..job(dbindex, 0, end) };
+            records.retain(|known| (known.job_id, known.submit) != (id, record.submit));
+            put(&mut store, std::slice::from_ref(&record));
+            store.mark_runaway(&record.key, runaway).unwrap();
+            records.push(record);
+        }
+        let mut shown = Vec::new();
+        store
+            .visit_submitted(&cluster(), Epoch(after), &mut |record, before| shown.push((record.key.dbindex, before)))
+            .unwrap();
+        shown.sort_unstable_by_key(|(dbindex, _)| *dbindex);
+        let before = |record: &JobRecord| {
+            let earlier = records.iter().filter(|other| other.job_id == record.job_id && other.submit < record.submit);
+            earlier.max_by_key(|other| other.submit).map(|other| other.end)
+        };
+        let expected: Vec<(u64, Option<Option<Epoch>>)> = records
+            .iter()
+            .filter(|record| record.submit > Epoch(after))
+            .map(|record| (record.key.dbindex, before(record)))
+            .collect();
+        prop_assert_eq!(shown, expected);
+    }
+}

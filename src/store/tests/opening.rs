@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -485,6 +486,67 @@ fn a_store_of_every_older_schema_is_brought_up_to_date_with_all_that_is_in_it() 
             Some((1, Epoch(5)))
         );
     }
+}
+
+#[test]
+fn totals_of_an_older_schema_are_added_up_again_when_they_are_wanted() {
+    let rows = "INSERT INTO clusters VALUES (1, 'hpc', 4000);
+         INSERT INTO names VALUES (1, 'bio42'), (2, 'alice'), (3, 'COMPLETED'), (4, 'normal');
+         INSERT INTO jobs VALUES (1, 1, 1, 1, 90, 91, 100, 200, 0, 100, 1, 2, 3, 4, 4, 7, 'billing=4,cpu=4,mem=4096', 0);
+         INSERT INTO totals_windows VALUES (1, 1, 0, 1000, 1, 0, 4000);
+         INSERT INTO totals VALUES (1, 1, 2, 'billing=400,cpu=400,mem=409600');";
+    for steps in 6..8 {
+        let place = written_by_schema(steps, rows);
+        let mut store = place.open();
+        let windows = BTreeSet::from([Window::new(Epoch(0), Epoch(1000))]);
+        assert_eq!(store.totals(&cluster(), &windows).unwrap().len(), 0);
+        let kept = store.keep_totals(&cluster(), &windows, Epoch(5000)).unwrap();
+        assert_eq!(
+            (kept.before.len(), kept.added),
+            (0, windows.clone()),
+            "as in a new store: nothing to be told"
+        );
+        let total = &store.totals(&cluster(), &windows).unwrap()[windows.first().unwrap()];
+        assert_eq!((total.jobs, total.get("bio42", "alice", &Tres::cpu())), (1, 400));
+        store.integrity().unwrap();
+    }
+}
+
+#[test]
+fn room_of_removed_jobs_is_used_again_and_given_back_when_that_is_asked_for() {
+    let place = Place::new();
+    let mut store = place.open();
+    let records =
+        |first: u64| -> Vec<JobRecord> { (first..first + 4000).map(|n| job(n, 100, Some(200))).collect() };
+    put(&mut store, &records(1));
+    put(&mut store, &records(4001).into_iter().map(|job| JobRecord { end: None, ..job }).collect::<Vec<_>>());
+    let windows = BTreeSet::from([Window::new(Epoch(0), Epoch(1000))]);
+    store.keep_totals(&cluster(), &windows, Epoch(0)).unwrap();
+    let pages =
+        |store: &Store| store.conn.query_row("PRAGMA page_count", [], |row| row.get::<_, i64>(0)).unwrap();
+    let (all, changed) = (pages(&store), changed_after(&store, 4000));
+    assert_eq!(changed.len(), 4000);
+    let keep = Retention { jobs_s: 0, history_s: 0, oldest_needed: Epoch(i64::MAX) };
+    assert_eq!(store.prune(Epoch(10_000), keep).unwrap().jobs, 4000);
+    let free = store.free_bytes().unwrap();
+    assert!(free > 100_000, "{free}");
+    // As many again find room where those were.
+    put(&mut store, &records(8001));
+    assert!(pages(&store) <= all + all / 10, "{} and {all} pages", pages(&store));
+    assert_eq!(store.prune(Epoch(10_000), keep).unwrap().jobs, 4000);
+    let open = store.open_jobs(&cluster()).unwrap();
+    let compacted = store.compact().unwrap();
+    assert!(compacted.bytes_after + free / 2 < compacted.bytes_before, "{compacted:?}");
+    assert_eq!(fs::metadata(&place.path).unwrap().len(), compacted.bytes_after);
+    assert_eq!(mode(&place.path), 0o600);
+    assert_eq!(store.free_bytes().unwrap(), 0);
+    store.integrity().unwrap();
+    assert_eq!((store.open_jobs(&cluster()).unwrap(), changed_after(&store, 4000)), (open, changed));
+    put(&mut store, &records(12_001));
+    drop(store);
+    assert_eq!(jobs_in(&place.open(), 0, 1000).len(), 8000);
+    let mut reader = Store::open_reader(&place.path).unwrap();
+    assert!(matches!(reader.compact(), Err(StoreError::ReadOnly { .. })));
 }
 
 #[test]

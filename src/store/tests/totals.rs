@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::job::SuspendedBefore;
+use crate::core::usage::{AccountUse, Changed};
 
 const EDGE: i64 = 1_000_000;
 
@@ -169,7 +170,12 @@ fn totals_that_were_tampered_with_are_found_and_made_right() {
     put(&mut store, &[job(1, 100, Some(200)), job(2, 100, Some(300))]);
     let wanted = windows(&[0]);
     store.keep_totals(&cluster(), &wanted, Epoch(0)).unwrap();
-    store.conn.execute_batch("UPDATE totals SET used = 'billing=1200,cpu=3'").unwrap();
+    let tres = ["billing", "cpu"];
+    let Changed::Use(used) = AccountUse::changed(None, &tres, [("alice", [1200, 3].as_slice())].into_iter())
+    else {
+        panic!("there is use");
+    };
+    store.conn.execute("UPDATE totals SET used = ?1", [used.bytes()]).unwrap();
     let recount = store.recount(&cluster()).unwrap();
     let differences: Vec<String> =
         recount[0].kept.differences(&recount[0].counted).iter().map(ToString::to_string).collect();
@@ -184,4 +190,44 @@ fn totals_that_were_tampered_with_are_found_and_made_right() {
     assert_equal_to_a_recount(&store);
     let total = &store.totals(&cluster(), &wanted).unwrap()[wanted.first().unwrap()];
     assert_eq!(total.get("bio42", "alice", &Tres::cpu()), 800);
+}
+
+#[test]
+fn totals_whose_bytes_were_damaged_are_refused_and_never_count_as_nothing() {
+    let place = Place::new();
+    let mut store = place.open();
+    put(&mut store, &[job(1, 100, Some(200))]);
+    let wanted = windows(&[0]);
+    store.keep_totals(&cluster(), &wanted, Epoch(0)).unwrap();
+    store.conn.execute_batch("UPDATE totals SET used = substr(used, 1, length(used) - 1)").unwrap();
+    let error = store.totals(&cluster(), &wanted).unwrap_err();
+    assert_eq!(error.class(), Class::Corrupt);
+    assert!(error.to_string().contains("not the use of an account"), "{error}");
+    let collected = store.put_collection(&collection(&cluster(), &[job(2, 100, Some(200))]));
+    assert_eq!(collected.unwrap_err().class(), Class::Corrupt, "nothing is added to what cannot be read");
+    // Dropped, they are added up again from the jobs.
+    store.drop_totals(&cluster(), &wanted).unwrap();
+    assert_eq!(store.keep_totals(&cluster(), &wanted, Epoch(0)).unwrap().added, wanted);
+    assert_equal_to_a_recount(&store);
+}
+
+#[test]
+fn jobs_of_one_account_under_many_names_of_users_are_counted_apart() {
+    let place = Place::new();
+    let mut store = place.open();
+    store.keep_totals(&cluster(), &windows(&[0]), Epoch(0)).unwrap();
+    let of = |n: u64, user: &str| JobRecord { user: user.into(), ..job(n, 100, Some(200)) };
+    let users = ["", "alice", "alice\u{fffd}", "al\u{1f}ice", "ångström", "root"];
+    let records: Vec<JobRecord> = users
+        .iter()
+        .zip(1..)
+        .flat_map(|(user, n)| (0..n).map(move |m| (n * 100 + m, *user)))
+        .map(|(n, user)| of(n, user))
+        .collect();
+    put(&mut store, &records);
+    let total = &store.totals(&cluster(), &windows(&[0])).unwrap()[windows(&[0]).first().unwrap()];
+    for (user, jobs) in users.iter().zip(1u128..) {
+        assert_eq!(total.get("bio42", user, &Tres::cpu()), jobs * 400, "{user:?}");
+    }
+    assert_equal_to_a_recount(&store);
 }

@@ -37,7 +37,7 @@ lab_up() {
 lab_up_failed() {
   trap - EXIT
   printf 'lab: up failed; last lines of the logs in %s/log:\n' "$DIR" >&2
-  tail -n 5 "$DIR"/log/* >&2 || true
+  tail -n 40 "$DIR"/log/* >&2 || true
   lab_down
   exit 1
 }
@@ -208,9 +208,11 @@ start_munge() {
   wait_for 20 munged munge --no-input --socket="$LAB_RUN/munge/socket"
 }
 
+# Temporary tables have a directory of their own: a server that starts removes those of every other one that has the same.
 start_mariadb() {
-  mariadb-install-db --no-defaults --datadir="$DIR/db" --user=root --auth-root-authentication-method=socket \
-    --auth-root-socket-user=root --skip-test-db --innodb-log-file-size=64M >"$DIR/log/mariadb-install.out" 2>&1 ||
+  mkdir -p "$DIR/db.tmp"
+  mariadb-install-db --no-defaults --datadir="$DIR/db" --tmpdir="$DIR/db.tmp" --user=root \
+    --auth-root-authentication-method=socket --auth-root-socket-user=root --skip-test-db --innodb-log-file-size=64M >"$DIR/log/mariadb-install.out" 2>&1 ||
     die "mariadb-install-db failed; see $DIR/log/mariadb-install.out"
   lab_start mariadbd
   database '' -e "create database slurm_acct_db; create user slurm@127.0.0.1 identified by 'slurm';
@@ -224,7 +226,7 @@ lab_start() {
   case $name in
     mariadbd)
       # Nothing here outlives the lab, so nothing waits for the disk.
-      start mariadbd mariadbd --no-defaults --datadir="$DIR/db" --user=root --socket="$LAB_DB_SOCKET" \
+      start mariadbd mariadbd --no-defaults --datadir="$DIR/db" --tmpdir="$DIR/db.tmp" --user=root --socket="$LAB_DB_SOCKET" \
         --port="$LAB_DB_PORT" --bind-address=127.0.0.1 --pid-file="$LAB_RUN/mariadb.pid" \
         --innodb-buffer-pool-size=512M --innodb-log-file-size=64M --innodb-lock-wait-timeout=900 \
         --innodb-flush-log-at-trx-commit=0 --innodb-doublewrite=0 --skip-name-resolve
@@ -320,7 +322,7 @@ lab_down() {
     # The removal is limited to what make_runtime_directory made.
     [[ $run == */slab.?????? ]] && rm -rf -- "$run"
   fi
-  rm -rf -- "$DIR/db" "$DIR/state"
+  rm -rf -- "$DIR/db" "$DIR/db.tmp" "$DIR/state"
   rm -f -- "$DIR/run" "$DIR/etc" "$DIR/env"
 }
 

@@ -12,8 +12,9 @@ const PAGE_SIZE: usize = 10;
 /// Most rows of a page; larger wishes are cut to it.
 const PAGE_SIZE_MAX: usize = 100;
 
-/// One page of rows with `X-Result-Count` and `Link`, each row reduced to the fields asked for.
-pub(crate) fn paged(request: &Request, rows: &[Value]) -> Result<Answer, Answer> {
+/// One page of rows with `X-Result-Count` and `Link`, each row reduced to the fields asked for. Only the rows of the page are
+/// made.
+pub(crate) fn paged<T>(request: &Request, rows: &[&T], row: impl Fn(&T) -> Value) -> Result<Answer, Answer> {
     let size = request
         .param("page_size")
         .and_then(|text| text.parse::<usize>().ok())
@@ -32,7 +33,7 @@ pub(crate) fn paged(request: &Request, rows: &[Value]) -> Result<Answer, Answer>
     let first = (page - 1) * size;
     let fields = sparse_fields(request);
     let shown: Vec<Value> =
-        rows.iter().skip(first).take(size).map(|row| sparse(row.clone(), fields.as_ref())).collect();
+        rows.iter().skip(first).take(size).map(|shown| sparse(row(shown), fields.as_ref())).collect();
     let mut links = vec![link(request, 1, "first")];
     if page > 1 {
         links.push(link(request, page - 1, "prev"));

@@ -81,8 +81,7 @@ fn list(state: &CentralState, user: &User, request: &Request) -> Result<Answer, 
         })
         .collect();
     policies.sort_by_key(|policy| std::cmp::Reverse(policy.created));
-    let rows: Vec<Value> = policies.into_iter().map(|policy| wire::policy(state, policy, &base)).collect();
-    page::paged(request, &rows)
+    page::paged(request, &policies, |policy| wire::policy(state, policy, &base))
 }
 
 fn visible(state: &CentralState, user: &User, uuid: Uuid) -> Result<Policy, Answer> {

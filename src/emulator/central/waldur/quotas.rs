@@ -220,15 +220,14 @@ pub(super) fn list(state: &CentralState, user: &User, request: &Request) -> Resu
     }
     let base = request.base();
     let scope = request.param("scope").map(path_of);
-    let rows: Vec<Value> = state
+    let quotas: Vec<_> = state
         .quotas
         .iter()
         .filter(|quota| is_visible(state, user, quota))
         .filter(|quota| request.param("name").is_none_or(|name| quota.name == name))
         .filter(|quota| scope.as_ref().is_none_or(|scope| path_of(&quota.scope) == *scope))
-        .map(|quota| shown(quota, &base))
         .collect();
-    page::paged(request, &rows)
+    page::paged(request, &quotas, |quota| shown(quota, &base))
 }
 
 fn visible(state: &CentralState, user: &User, uuid: Uuid) -> Result<Quota, Answer> {

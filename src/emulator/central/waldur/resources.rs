@@ -1,10 +1,10 @@
 //! Provider resources and offerings.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::super::http::{Answer, Request};
-use super::super::state::{CentralState, Resource, User};
+use super::super::state::{CentralState, Offering, Resource, User};
 use super::super::tracked::Tracked;
 use super::fields::Fields;
 use super::{forbidden, missing, owns, page, policy_body, wire};
@@ -26,9 +26,7 @@ pub(super) fn list(state: &CentralState, user: &User, request: &Request) -> Resu
         .filter(|resource| filter.passes(resource))
         .collect();
     resources.sort_by_key(|resource| std::cmp::Reverse(resource.created));
-    let rows: Vec<Value> =
-        resources.into_iter().map(|resource| wire::resource(state, resource, &base)).collect();
-    page::paged(request, &rows)
+    page::paged(request, &resources, |resource| wire::resource(state, resource, &base))
 }
 
 /// The text of a resource that a filter looks at.
@@ -156,13 +154,9 @@ pub(super) fn action(
 /// The offerings of the user.
 pub(super) fn offerings(state: &CentralState, user: &User, request: &Request) -> Result<Answer, Answer> {
     let base = request.base();
-    let rows: Vec<Value> = state
-        .offerings
-        .iter()
-        .filter(|offering| owns(user, Some(offering)))
-        .map(|offering| wire::offering(offering, &base))
-        .collect();
-    page::paged(request, &rows)
+    let offerings: Vec<&Offering> =
+        state.offerings.iter().filter(|offering| owns(user, Some(offering))).collect();
+    page::paged(request, &offerings, |offering| wire::offering(offering, &base))
 }
 
 /// One offering.

@@ -90,8 +90,7 @@ pub(super) fn list(state: &CentralState, user: &User, request: &Request) -> Resu
         .filter(|usage| is_visible(state, user, usage) && filter.passes(state, usage))
         .collect();
     usages.sort_by_key(|usage| std::cmp::Reverse(usage.billing_period));
-    let rows: Vec<Value> = usages.into_iter().map(|usage| wire::component_usage(state, usage)).collect();
-    page::paged(request, &rows)
+    page::paged(request, &usages, |usage| wire::component_usage(state, usage))
 }
 
 /// One usage.
@@ -112,7 +111,7 @@ pub(super) fn retrieve(
 pub(super) fn list_users(state: &CentralState, user: &User, request: &Request) -> Result<Answer, Answer> {
     let filter = Filter::read(request)?;
     let base = request.base();
-    let rows: Vec<Value> = state
+    let rows: Vec<_> = state
         .user_usages
         .iter()
         .filter(|row| request.param("username").is_none_or(|name| row.username == name))
@@ -120,9 +119,8 @@ pub(super) fn list_users(state: &CentralState, user: &User, request: &Request) -
             let parent = state.component_usages.iter().find(|usage| usage.uuid == row.component_usage);
             parent.is_some_and(|parent| is_visible(state, user, parent) && filter.passes(state, parent))
         })
-        .map(|row| wire::user_usage(state, row, &base))
         .collect();
-    page::paged(request, &rows)
+    page::paged(request, &rows, |row| wire::user_usage(state, row, &base))
 }
 
 /// One item of a report.

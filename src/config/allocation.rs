@@ -1,6 +1,6 @@
 //! `[[allocation]]`: budgets of a site without a server, as the same domain types that a server's become.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::document::{Item, Section};
@@ -12,6 +12,8 @@ use crate::core::exact::Exact;
 use crate::core::name::{AccountName, SourceName};
 use crate::core::period::PeriodKind;
 use crate::core::policy::{Actions, LimitType, Policy, QosStrategy, default_weights};
+use crate::core::small_map::SmallMap;
+use crate::core::tres::BillingWeights;
 
 /// A budget for each quarter, as the server's own default.
 pub const PERIOD: PeriodKind = PeriodKind::Quarter;
@@ -54,12 +56,12 @@ pub struct LocalAllocation {
 
 /// What is written besides account and name.
 struct Rules {
-    limits: BTreeMap<String, Exact>,
+    limits: SmallMap<String, Exact>,
     period: PeriodKind,
     limit_type: LimitType,
     grace: Exact,
     billing: bool,
-    weights: BTreeMap<String, Exact>,
+    weights: BillingWeights,
     carryover_percent: u8,
     raw_usage_reset: bool,
     strategy: QosStrategy,
@@ -105,7 +107,7 @@ impl LocalAllocation {
                 notify: does(Action::Notify),
                 ..Actions::default()
             },
-            component_limits: BTreeMap::new(),
+            component_limits: SmallMap::new(),
             warnings: Vec::new(),
         };
         let allocation =
@@ -181,8 +183,8 @@ fn new_account(item: &Item<'_>, accounts: &mut BTreeSet<AccountName>) -> Option<
     Some(account)
 }
 
-fn read_limits(item: &Item<'_>, components: Option<&Components>) -> Option<BTreeMap<String, Exact>> {
-    let mut limits = BTreeMap::new();
+fn read_limits(item: &Item<'_>, components: Option<&Components>) -> Option<SmallMap<String, Exact>> {
+    let mut limits = SmallMap::new();
     item.entries(|name, entry| {
         let amount = entry.exact();
         let folded = name.to_ascii_lowercase();
@@ -212,7 +214,7 @@ fn read_grace(item: &Item<'_>) -> Option<Exact> {
     Some(grace)
 }
 
-fn read_weights(item: &Item<'_>) -> Option<BTreeMap<String, Exact>> {
+fn read_weights(item: &Item<'_>) -> Option<BillingWeights> {
     let weights = item.entries(|name, entry| {
         if name.is_empty() || name.chars().any(char::is_control) {
             return entry.wrong("this cannot be the name of a component", "such as CPU, Mem or \"GRES/gpu\"");

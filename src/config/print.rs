@@ -1,6 +1,5 @@
 //! Writes a checked configuration as TOML that reads back to an equal one.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -95,8 +94,10 @@ fn quoted_key(key: &str) -> String {
 }
 
 /// Numbers by name as an inline table; exact, so as texts where no decimal number says the same.
-pub(super) fn exact_table(numbers: &BTreeMap<String, Exact>) -> toml::Value {
-    toml::Value::Table(numbers.iter().map(|(name, number)| (name.clone(), exact_value(*number))).collect())
+pub(super) fn exact_table<'a>(numbers: impl IntoIterator<Item = (&'a String, &'a Exact)>) -> toml::Value {
+    toml::Value::Table(
+        numbers.into_iter().map(|(name, number)| (name.clone(), exact_value(*number))).collect(),
+    )
 }
 
 /// A number as TOML's own where it reads back to the same, else as text.

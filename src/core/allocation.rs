@@ -1,12 +1,11 @@
 //! What a group was granted.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::component::ComponentName;
 use super::exact::Exact;
 use super::name::{AccountName, SourceName};
+use super::small_map::SmallMap;
 
 /// A granted budget that maps to one Slurm account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +19,7 @@ pub struct Allocation {
     /// The account it pays for.
     pub account: AccountName,
     /// Granted amount per component, in the component's unit. Empty: the policy's limits hold.
-    pub limits: BTreeMap<ComponentName, Exact>,
+    pub limits: SmallMap<ComponentName, Exact>,
     /// The server's own flag: blocked there.
     pub paused: bool,
     /// The server's own flag: slowed down there.

@@ -1,6 +1,5 @@
 //! A usage policy as accepted from a source.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +8,7 @@ use super::component::ComponentName;
 use super::exact::Exact;
 use super::name::SourceName;
 use super::period::PeriodKind;
+use super::small_map::SmallMap;
 use super::tres::BillingWeights;
 
 /// Which limit of an association holds the budget.
@@ -101,7 +101,7 @@ pub struct Policy {
     /// What may happen.
     pub actions: Actions,
     /// Budget of allocations that have no limits of their own.
-    pub component_limits: BTreeMap<ComponentName, Exact>,
+    pub component_limits: SmallMap<ComponentName, Exact>,
     /// Texts for people from the server.
     pub warnings: Vec<String>,
 }
@@ -109,7 +109,7 @@ pub struct Policy {
 /// The server's weights for a policy that has none (per hour of CPU, GB of memory, GPU).
 pub fn default_weights() -> BillingWeights {
     let weight = |n, d| Exact::fraction(n, d).expect("a constant denominator is not 0");
-    BTreeMap::from([
+    BillingWeights::from([
         ("CPU".to_owned(), weight(1, 64)),
         ("Mem".to_owned(), weight(1, 512)),
         ("GRES/gpu".to_owned(), weight(1, 4)),

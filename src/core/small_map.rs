@@ -15,6 +15,9 @@ pub struct SmallMap<K, V> {
     entries: Vec<(K, V)>,
 }
 
+/// A map of up to so many entries has room for just these; a larger one grows by more than one at a time.
+const EXACT_MAX: usize = 8;
+
 impl<K, V> SmallMap<K, V> {
     /// No entries, and no room for any.
     pub const fn new() -> Self {
@@ -84,8 +87,7 @@ impl<K: Ord, V> SmallMap<K, V> {
         match self.place(&key) {
             Ok(at) => Some(std::mem::replace(&mut self.entries[at].1, value)),
             Err(at) => {
-                self.entries.reserve_exact(1);
-                self.entries.insert(at, (key, value));
+                self.put_at(at, key, value);
                 None
             }
         }
@@ -94,11 +96,17 @@ impl<K: Ord, V> SmallMap<K, V> {
     /// The value of a key, which is made where there is none.
     pub fn or_insert(&mut self, key: K, value: V) -> &mut V {
         let at = self.place(&key).unwrap_or_else(|at| {
-            self.entries.reserve_exact(1);
-            self.entries.insert(at, (key, value));
+            self.put_at(at, key, value);
             at
         });
         &mut self.entries[at].1
+    }
+
+    fn put_at(&mut self, at: usize, key: K, value: V) {
+        if self.entries.len() < EXACT_MAX {
+            self.entries.reserve_exact(1);
+        }
+        self.entries.insert(at, (key, value));
     }
 }
 
@@ -145,7 +153,8 @@ impl<K: Ord, V> Extend<(K, V)> for SmallMap<K, V> {
 
 impl<K: Ord, V> FromIterator<(K, V)> for SmallMap<K, V> {
     fn from_iter<T: IntoIterator<Item = (K, V)>>(entries: T) -> Self {
-        let mut map = Self::new();
+        let entries = entries.into_iter();
+        let mut map = Self { entries: Vec::with_capacity(entries.size_hint().0) };
         map.extend(entries);
         map
     }

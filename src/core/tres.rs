@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::exact::Exact;
+use super::small_map::SmallMap;
 
 /// A trackable resource as Slurm prints it: `cpu`, `mem`, `node`, `billing`, `gres/gpu`, `gres/gpu:a100`,
 /// `license/matlab@srv`. Memory counts in MB (Slurm's MB: 1,048,576 bytes).
@@ -121,4 +122,4 @@ impl TresSeconds {
 }
 
 /// Weight of each component of an allocation in the billing scalar; keys as the server or site wrote them.
-pub type BillingWeights = BTreeMap<String, Exact>;
+pub type BillingWeights = SmallMap<String, Exact>;

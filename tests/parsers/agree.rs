@@ -310,8 +310,8 @@ async fn batches(slurm: &Slurm) -> (Vec<Vec<JobRecord>>, Option<SlurmError>) {
 async fn an_answer_of_many_records_comes_in_several_batches_that_are_the_whole_of_it() {
     let text = sacct_text::text(150_000, 3, Asker::Agent);
     let (batches, error) = batches(&slurm(text.clone(), 0)).await;
-    assert!(error.is_none() && batches.len() == 3, "{error:?}");
-    assert!(batches.iter().all(|batch| batch.len() < 70_000));
+    assert!(error.is_none() && batches.len() > 3, "{error:?}");
+    assert!(batches.iter().all(|batch| batch.len() < 40_000));
     let mut records = batches.concat();
     records.sort_by_key(|record| record.key.dbindex);
     assert_eq!(records, sacct::parse_jobs(&text, &lab()).records);
@@ -322,7 +322,7 @@ async fn an_answer_that_breaks_off_is_no_whole_answer_whatever_came_before() {
     let text = sacct_text::text(80_000, 4, Asker::Agent);
     for (text, status) in [(text.clone(), 1), (text[..text.len() - 1].to_vec(), 0)] {
         let (batches, error) = batches(&slurm(text, status)).await;
-        assert_eq!(batches.len(), 1, "one batch came before the end was seen");
+        assert!(!batches.is_empty(), "batches came before the end was seen");
         assert!(error.is_some(), "status {status}");
     }
 }
@@ -333,7 +333,7 @@ async fn a_record_that_a_batch_before_had_spoils_the_answer() {
     let first = text.split_inclusive(|byte| *byte == b'\n').next().unwrap().to_vec();
     text.extend_from_slice(&first);
     let (batches, error) = batches(&slurm(text, 0)).await;
-    assert_eq!(batches.len(), 1);
+    assert!(!batches.is_empty(), "batches came before the one that repeats");
     let error = error.unwrap();
     assert!(matches!(error, SlurmError::Repeated { .. }) && error.class() == Class::Corrupt, "{error}");
 }

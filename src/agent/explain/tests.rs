@@ -236,7 +236,7 @@ fn outlook(cpu: &str, ram: &str, deciding: Option<&str>, level: Level) -> Outloo
             id: "r1".into(),
             name: "Bio".into(),
             account: account("bio"),
-            limits: BTreeMap::new(),
+            limits: SmallMap::new(),
             paused: false,
             downscaled: false,
         },
@@ -253,7 +253,7 @@ fn outlook(cpu: &str, ram: &str, deciding: Option<&str>, level: Level) -> Outloo
             raw_usage_reset: true,
             strategy: QosStrategy::Threshold,
             actions: Actions::default(),
-            component_limits: BTreeMap::new(),
+            component_limits: SmallMap::new(),
             warnings: Vec::new(),
         },
         decided: Decided {

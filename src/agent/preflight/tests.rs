@@ -8,6 +8,7 @@ use crate::core::association::{ObservedAccount, ObservedAssociation, Share, Tres
 use crate::core::component::Components;
 use crate::core::exact::Exact;
 use crate::core::name::AccountName;
+use crate::core::small_map::SmallMap;
 use crate::core::tres::Tres;
 use crate::slurm::{sacctmgr, scontrol};
 
@@ -417,7 +418,7 @@ fn weights_that_a_server_does_not_find_are_told_where_its_word_counts() {
         move |f: &mut Facts, _: &mut Config| {
             let offer = &mut f.offers[0];
             offer.0 = SourceName::parse(source).unwrap();
-            offer.1.policies[0].weights = BTreeMap::from([
+            offer.1.policies[0].weights = SmallMap::from([
                 ("CPU".to_owned(), Exact::whole(1)),
                 (key.to_owned(), Exact::parse("0.25").unwrap()),
             ]);
@@ -441,13 +442,13 @@ fn weights_are_told_as_slurm_conf_writes_them() {
     let known = components(
         "cpu = { tres = \"cpu\", unit = \"kh\" }\nram = { tres = \"mem\", unit = \"TB-h\" }\ngpu = { tres = \"gres/gpu\", unit = \"h\" }",
     );
-    policy.weights = BTreeMap::from([
+    policy.weights = SmallMap::from([
         ("cpu".to_owned(), Exact::whole(2)),
         ("RAM".to_owned(), Exact::whole(1)),
         ("GRES/gpu".to_owned(), Exact::parse("8.5").unwrap()),
     ]);
     assert_eq!(line(&policy, &known).unwrap(), "cpu=0.002,gres/gpu=8.5,mem=0.0009765625G");
-    policy.weights = BTreeMap::from([("cpu".to_owned(), Exact::fraction(1, 3).unwrap())]);
+    policy.weights = SmallMap::from([("cpu".to_owned(), Exact::fraction(1, 3).unwrap())]);
     assert_eq!(line(&policy, &known), None, "a third has no end");
     assert_eq!(known.get("gpu").unwrap().tres, Tres::parse("gres/gpu").unwrap());
 }

@@ -12,6 +12,7 @@ use crate::core::exact::Exact;
 use crate::core::period::PeriodKind;
 use crate::core::policy::{LimitType, QosStrategy, default_weights};
 use crate::core::report::{CommandResult, ComponentUsage};
+use crate::core::small_map::SmallMap;
 
 const OFFERING: &str = "aaaabbbb-cccc-dddd-eeee-ffff00001111";
 const POLICY: &str = "0f6c1f0be1a34b0f9a7a0f5d2d8e0001";
@@ -68,7 +69,7 @@ async fn policies_become_core_types_with_the_servers_defaults_for_what_is_absent
     assert_eq!(full.weights, default_weights());
     assert_eq!(
         full.component_limits,
-        BTreeMap::from([("cpu".into(), exact("1000")), ("gpu".into(), exact("20"))])
+        SmallMap::from([("cpu".into(), exact("1000")), ("gpu".into(), exact("20"))])
     );
     assert!(
         full.actions.notify && full.actions.downscale && full.actions.pause && !full.actions.block_creation
@@ -154,7 +155,7 @@ async fn resources_become_allocations_and_unusable_ones_are_left_out() {
     assert_eq!(accounts, [("bio42", false, true), ("chem", true, false)]);
     assert_eq!(
         fetched.value[0].limits,
-        BTreeMap::from([
+        SmallMap::from([
             ("cpu".into(), exact("1000")),
             ("gpu".into(), exact("12.5")),
             ("ram".into(), exact("0.1"))

@@ -18,6 +18,7 @@ use crate::core::period::PeriodKind;
 use crate::core::policy::{Actions, LimitType, Policy, QosStrategy, default_weights};
 use crate::core::quota::{Bound, BudgetQuota};
 use crate::core::report::{BackendMetadata, CommandResult, ComponentUsage};
+use crate::core::small_map::SmallMap;
 use crate::core::time::Epoch;
 
 /// The server's default share of the base that may be carried over, percent.
@@ -79,7 +80,9 @@ pub(super) fn policy(row: &Value, source: &SourceName) -> Result<(Policy, Vec<St
         limit_type: limit_type(fields, "limit_type")?.unwrap_or(LimitType::GrpTRESMins),
         billing: fields.truth("tres_billing_enabled")?.unwrap_or(true),
         weights: match fields.object("tres_billing_weights")? {
-            Some(weights) if !weights.is_empty() => amounts("tres_billing_weights", weights)?,
+            Some(weights) if !weights.is_empty() => {
+                amounts("tres_billing_weights", weights)?.into_iter().collect()
+            }
             _ => default_weights(),
         },
         carryover_percent: fields.truth("carryover_enabled")?.unwrap_or(true).then_some(carryover_factor),
@@ -91,7 +94,7 @@ pub(super) fn policy(row: &Value, source: &SourceName) -> Result<(Policy, Vec<St
             Some(other) => return Err(Misfit::new("qos_strategy", format!("{other:?} is not known"))),
         },
         actions,
-        component_limits: component_limits(fields)?,
+        component_limits: component_limits(fields)?.into_iter().collect(),
         warnings: texts(fields, "warnings")?,
     };
     Ok((policy, remarks))
@@ -197,8 +200,8 @@ pub(super) fn allocation(row: &Value, source: &SourceName) -> Result<Allocation,
         name: fields.text("name")?.unwrap_or_default().to_owned(),
         account,
         limits: match fields.object("limits")? {
-            Some(limits) => amounts("limits", limits)?,
-            None => BTreeMap::new(),
+            Some(limits) => amounts("limits", limits)?.into_iter().collect(),
+            None => SmallMap::new(),
         },
         paused: fields.truth("paused")?.unwrap_or(false),
         downscaled: fields.truth("downscaled")?.unwrap_or(false),
@@ -510,7 +513,7 @@ mod tests {
                 }));
             }
             if let Ok(allocation) = allocation(&row, &source) && field != "limits" {
-                prop_assert_eq!(allocation.limits, BTreeMap::from([("cpu".to_owned(), Exact::whole(5))]));
+                prop_assert_eq!(allocation.limits, [("cpu".to_owned(), Exact::whole(5))].into());
             }
             if let Ok(command) = command(&row, &source, "p") && !["parameters", "command_type"].contains(&field) {
                 let told = command.kind.type_name() == "fairshare";

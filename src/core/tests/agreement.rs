@@ -189,7 +189,7 @@ const ROWS: [Row; 12] = [
 fn weights(which: Weights) -> BillingWeights {
     match which {
         Weights::Default => default_weights(),
-        Weights::Given => BTreeMap::from([
+        Weights::Given => BillingWeights::from([
             ("cpu".to_owned(), exact("1")),
             ("RAM".to_owned(), exact("0.5")),
             ("GRES/gpu".to_owned(), exact("10")),
@@ -384,7 +384,7 @@ proptest! {
         let policy = Policy {
             period: PeriodKind::Quarter,
             billing,
-            weights: BTreeMap::from([
+            weights: BillingWeights::from([
                 ("CPU".to_owned(), weight(0, 1)),
                 ("ram".to_owned(), weight(1, 1)),
                 ("gpu".to_owned(), weight(2, 1)),

@@ -80,7 +80,7 @@ pub fn policy() -> Policy {
         raw_usage_reset: true,
         strategy: QosStrategy::Threshold,
         actions: Actions { downscale: true, pause: true, notify: true, ..Actions::default() },
-        component_limits: BTreeMap::new(),
+        component_limits: Default::default(),
         warnings: Vec::new(),
     }
 }

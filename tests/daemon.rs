@@ -208,13 +208,13 @@ impl Daemon {
         }
     }
 
-    /// The next message that is no ping of the watchdog; it must begin so.
+    /// The next message that is no ping of the watchdog and no plea for a longer start; it must begin so.
     #[track_caller]
     fn says(&self, begin: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             match self.message(Duration::from_secs(1)) {
-                Some(ping) if ping == "WATCHDOG=1" => {}
+                Some(other) if other == "WATCHDOG=1" || other.starts_with("EXTEND_TIMEOUT_USEC=") => {}
                 Some(message) => {
                     assert!(
                         message.starts_with(begin),
@@ -260,6 +260,8 @@ fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
 async fn it_is_ready_says_how_it_stands_feeds_the_watchdog_in_time_and_ends_when_told() {
     let place = Place::new("10m").await;
     let mut daemon = place.daemon();
+    let first = daemon.message(PATIENCE);
+    assert!(first.as_deref().is_some_and(|first| first.starts_with("EXTEND_TIMEOUT_USEC=")), "{first:?}");
     daemon.says("READY=1");
     let status = daemon.says("STATUS=last cycle ");
     assert!(status.ends_with(": 1 accounts, 0 undecided, 1 changes, 0 waiting"), "{status}");

@@ -5,9 +5,12 @@ use super::{Common, EvaluateArgs, log, render, standings, world};
 use crate::agent::apply::ChangeState;
 use crate::agent::cycle::{Ask, CycleReport, cycle};
 use crate::agent::error::{AgentError, Exit};
-use crate::core::evaluate::Decision;
+use crate::core::evaluate::{Decision, Level};
 use crate::core::exact::Exact;
 use crate::core::plan::Outcome;
+
+/// Most decisions that are all listed for people.
+const LISTED_MAX: usize = 1000;
 
 /// Runs one cycle.
 pub fn run(common: &Common, args: &EvaluateArgs) -> Result<Exit, AgentError> {
@@ -48,11 +51,16 @@ pub fn show(report: &CycleReport) -> String {
         "jobs: {} new, {} changed, {} lines rejected, {} sacct calls\n\n",
         collection.new, collection.changed, collection.rejected, collection.windows
     ));
+    let listed = listed(&report.decisions);
+    let unlisted = report.decisions.len() - listed.len();
     text.push_str(&render::table(
         "ACCOUNTS",
         &["Account", "Period", "Used", "Total", "%", "Level", "QOS", "Fairshare", "Why"],
-        report.decisions.iter().map(decision_row).collect(),
+        listed.into_iter().map(decision_row).collect(),
     ));
+    if unlisted > 0 {
+        text.push_str(&format!("{unlisted} more accounts are at level normal; --json lists all\n\n"));
+    }
     text.push_str(&render::table(
         if report.dry_run { "CHANGES DUE" } else { "CHANGES" },
         &["Outcome", "Command", "Why"],
@@ -100,6 +108,13 @@ pub fn show(report: &CycleReport) -> String {
         text.push_str("nothing to do\n");
     }
     text
+}
+
+/// The decisions that people are shown: all of a few; of many those that somebody may want to look at.
+fn listed(decisions: &[Decision]) -> Vec<&Decision> {
+    let all = decisions.len() <= LISTED_MAX;
+    let quiet = |decision: &&Decision| decision.decided().is_some_and(|d| d.level == Level::Normal);
+    decisions.iter().filter(|decision| all || !quiet(decision)).collect()
 }
 
 fn decision_row(decision: &Decision) -> Vec<String> {
@@ -157,4 +172,51 @@ fn change_row(change: &ChangeState) -> Vec<String> {
 /// A length of time as people say it, to the second.
 pub fn span(seconds: i64) -> String {
     humantime::format_duration(std::time::Duration::from_secs(seconds.unsigned_abs())).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::name::{AccountName, SourceName};
+    use crate::core::period::{Period, PeriodKind};
+    use crate::core::time::Epoch;
+
+    fn decided(number: usize, level: Level) -> Decision {
+        let qos = crate::core::name::QosName::parse("normal").unwrap();
+        Decision::Decided(Box::new(crate::core::evaluate::Decided {
+            account: AccountName::parse(&format!("a{number}")).unwrap(),
+            source: SourceName::parse("local").unwrap(),
+            policy: "p".into(),
+            allocation: "r".into(),
+            period: Period { kind: PeriodKind::Month, name: "2026-11".into(), start: Epoch(0), end: None },
+            components: [].into_iter().collect(),
+            used: Exact::ZERO,
+            total: Exact::ONE,
+            percent: None,
+            level,
+            effect: level,
+            qos,
+            fairshare: 1,
+            limits: [].into_iter().collect(),
+            raw_usage_reset: false,
+            reason: "because".into(),
+            findings: Vec::new(),
+        }))
+    }
+
+    #[test]
+    fn of_many_accounts_those_are_listed_that_are_not_at_level_normal() {
+        let level = |number: usize| if number % 500 == 3 { Level::Slowdown } else { Level::Normal };
+        let few: Vec<Decision> = (0..LISTED_MAX).map(|number| decided(number, level(number))).collect();
+        assert_eq!(listed(&few).len(), LISTED_MAX);
+        let mut many: Vec<Decision> = (0..=LISTED_MAX).map(|number| decided(number, level(number))).collect();
+        many.push(Decision::Undecided {
+            account: AccountName::parse("odd").unwrap(),
+            source: SourceName::parse("local").unwrap(),
+            allocation: "r".into(),
+            reason: "stale".into(),
+        });
+        let names: Vec<&str> = listed(&many).iter().map(|decision| decision.account().as_str()).collect();
+        assert_eq!(names, ["a3", "a503", "odd"]);
+    }
 }

@@ -13,7 +13,7 @@ use super::facts::{Facts, Offer};
 use super::step::Step;
 use super::verify::{WindowAgreement, repair, verify};
 use crate::core::allocation::Allocation;
-use crate::core::association::{Observed, TresLimits};
+use crate::core::association::{AccountTree, Observed, TresLimits};
 use crate::core::desired::ancestors_of;
 use crate::core::evaluate::{Decision, Level, Rules, UsageFacts, evaluate};
 use crate::core::exact::Exact;
@@ -176,7 +176,7 @@ pub struct Grounds<'a> {
 pub fn decide(agent: &Agent, facts: &Facts, grounds: &Grounds<'_>) -> Vec<Decision> {
     let tree = grounds.observed.tree();
     let sums = grounds.totals.iter().map(|(window, usage)| (*window, usage.sums_of_subtrees(&tree)));
-    let judge = Judge { agent, grounds, sums: sums.collect() };
+    let judge = Judge { agent, grounds, sums: sums.collect(), tree: &tree };
     let mut decisions = Vec::new();
     for offer in &facts.offers {
         for allocation in &offer.allocations {
@@ -194,6 +194,7 @@ struct Judge<'a> {
     grounds: &'a Grounds<'a>,
     /// Usage of every account with all below it, of every window.
     sums: BTreeMap<Window, SubtreeSums>,
+    tree: &'a AccountTree<'a>,
 }
 
 impl Judge<'_> {
@@ -218,16 +219,17 @@ impl Judge<'_> {
         }
         let (account, config) = (&allocation.account, &self.agent.config);
         let observed = self.grounds.observed;
-        let known = observed.accounts.get(account);
+        let place = self.tree.place(account);
+        let known = place.map(|place| self.tree.at(place));
         config.accounts.allows(account, ancestors_of(known, observed))?;
-        if known.is_none() {
+        let Some(place) = place else {
             return Err(format!(
                 "account {account} does not exist on cluster {}; create it or correct the resource's backend_id",
                 config.cluster.name
             ));
-        }
+        };
         let pair = self.grounds.periods.pairs.get(&policy.period).ok_or("the period is not known")?;
-        let sum = |period: &Period| self.sums.get(&period.window()).and_then(|sums| sums.get(account));
+        let sum = |period: &Period| self.sums.get(&period.window()).and_then(|sums| sums.at(place));
         Ok(UsageFacts {
             current: sum(&pair.current).ok_or("the usage of the period is not known")?,
             previous: pair.previous.as_ref().and_then(sum).unwrap_or_default(),

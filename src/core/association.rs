@@ -175,7 +175,8 @@ pub struct AccountTree<'a> {
 }
 
 impl<'a> AccountTree<'a> {
-    fn place(&self, name: &AccountName) -> Option<usize> {
+    /// The place of an account; `None` when it is not there. Places are those of [`Observed::accounts`] in order.
+    pub fn place(&self, name: &AccountName) -> Option<usize> {
         self.accounts.binary_search_by(|account| account.account.cmp(name)).ok()
     }
 
@@ -201,8 +202,23 @@ impl<'a> AccountTree<'a> {
         found.into_iter().map(|place| self.accounts[place]).collect()
     }
 
-    /// Every account, those below one before it. Accounts in a circle, and what is above them, are left out.
-    pub fn from_the_leaves(&self) -> Vec<&'a ObservedAccount> {
+    /// The account at a place.
+    pub fn at(&self, place: usize) -> &'a ObservedAccount {
+        self.accounts[place]
+    }
+
+    /// The place of the account directly above, where it is there.
+    pub fn above(&self, place: usize) -> Option<usize> {
+        self.parents[place]
+    }
+
+    /// How many places there are.
+    pub fn count(&self) -> usize {
+        self.accounts.len()
+    }
+
+    /// The places of all accounts, those below one before it. Accounts in a circle, and what is above them, are left out.
+    pub fn from_the_leaves(&self) -> Vec<usize> {
         let mut waiting_for: Vec<usize> = self.children.iter().map(Vec::len).collect();
         let mut found: Vec<usize> = Vec::with_capacity(self.accounts.len());
         found
@@ -217,7 +233,7 @@ impl<'a> AccountTree<'a> {
                 }
             }
         }
-        found.into_iter().map(|place| self.accounts[place]).collect()
+        found
     }
 
     /// Names, as jobs carry them, of the account and everything below it, odd names included; itself first, empty when it is

@@ -1,7 +1,7 @@
 //! What each account should have, after all decisions on it: the strictest wins in every field, and each field
 //! knows who asked for it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -228,28 +228,25 @@ fn join_jobs(into: &mut JobLimits, from: &JobLimits) {
 
 /// From the top of the tree down, so that each account looks at the nearest managed one above it and no further.
 fn inherit_strictness(wanted: &mut BTreeMap<AccountName, Desired>, observed: &Observed, rules: &QosRules) {
-    let from_the_leaves = observed.tree().from_the_leaves();
-    // The nearest managed account at or above each one that was passed.
-    let mut nearest: HashMap<&AccountName, &AccountName> = HashMap::new();
-    for account in from_the_leaves.into_iter().rev() {
-        let name = &account.account;
-        let above = account.parent.as_ref().and_then(|parent| nearest.get(parent)).copied();
-        if let Some(parent) = above.and_then(|above| wanted.get(above)) {
-            let (qos, because) = (parent.qos.clone(), parent.because.clone());
-            // An account that only quotas ask something of follows the one above it by itself.
-            if let Some(entry) = wanted.get_mut(name).filter(|entry| entry.governed)
-                && qos.as_ref().and_then(|q| rules.strictness(q))
-                    > entry.qos.as_ref().and_then(|q| rules.strictness(q))
-            {
-                entry.qos = qos;
-                entry.because.extend(because);
+    let tree = observed.tree();
+    // The place of the nearest managed account at or above each one that was passed.
+    let mut nearest: Vec<Option<usize>> = vec![None; tree.count()];
+    for place in tree.from_the_leaves().into_iter().rev() {
+        let name = &tree.at(place).account;
+        let above = tree.above(place).and_then(|above| nearest[above]);
+        // An account that only quotas ask something of follows the one above it by itself.
+        let governed = wanted.get(name).is_some_and(|entry| entry.governed);
+        if governed && let Some(parent) = above.and_then(|above| wanted.get(&tree.at(above).account)) {
+            let strictness = |of: &Desired| of.qos.as_ref().and_then(|qos| rules.strictness(qos));
+            if wanted.get(name).is_some_and(|entry| strictness(parent) > strictness(entry)) {
+                let (qos, because) = (parent.qos.clone(), parent.because.clone());
+                if let Some(entry) = wanted.get_mut(name) {
+                    entry.qos = qos;
+                    entry.because.extend(because);
+                }
             }
         }
-        if wanted.get(name).is_some_and(|entry| entry.governed) && !name.is_root() {
-            nearest.insert(name, name);
-        } else if let Some(above) = above {
-            nearest.insert(name, above);
-        }
+        nearest[place] = if governed && !name.is_root() { Some(place) } else { above };
     }
 }
 

@@ -16,7 +16,6 @@ use serde::Serialize;
 
 use super::association::AccountTree;
 use super::job::{JobRecord, Printed, SuspendedBefore};
-use super::name::AccountName;
 use super::time::{Epoch, Window};
 use super::tres::{Tres, TresSeconds};
 use account_use::TresPlaces;
@@ -217,19 +216,19 @@ impl Usage {
 
     /// Sums of every account with everything below it, odd names included, each record looked at once whatever the depth of the tree.
     pub fn sums_of_subtrees(&self, tree: &AccountTree<'_>) -> SubtreeSums {
-        let nothing = || vec![0; self.tres.0.len()];
-        let mut sums: HashMap<AccountName, Vec<u128>> = HashMap::new();
-        for account in tree.from_the_leaves() {
-            let mut sum = sums.remove(&account.account).unwrap_or_else(nothing);
-            self.add_account(account.account.as_str(), &mut sum);
-            tree.odd_below(&account.account).into_iter().for_each(|odd| self.add_account(odd, &mut sum));
-            if let Some(parent) = &account.parent {
-                let above = sums.entry(parent.clone()).or_insert_with(nothing);
-                above.iter_mut().zip(&sum).for_each(|(above, own)| *above += own);
+        let width = self.tres.0.len();
+        let mut sums = vec![0; tree.count() * width];
+        let mut is_known = vec![false; tree.count()];
+        for place in tree.from_the_leaves() {
+            is_known[place] = true;
+            let (account, own) = (&tree.at(place).account, place * width..(place + 1) * width);
+            self.add_account(account.as_str(), &mut sums[own.clone()]);
+            tree.odd_below(account).into_iter().for_each(|odd| self.add_account(odd, &mut sums[own.clone()]));
+            if let Some(above) = tree.above(place) {
+                own.enumerate().for_each(|(tres, own)| sums[above * width + tres] += sums[own]);
             }
-            sums.insert(account.account.clone(), sum);
         }
-        SubtreeSums { tres: self.tres.0.clone(), sums }
+        SubtreeSums { tres: self.tres.0.clone(), sums, is_known }
     }
 
     fn add_account(&self, account: &str, sum: &mut [u128]) {
@@ -368,13 +367,16 @@ impl Usage {
 #[derive(Debug, Clone, Default)]
 pub struct SubtreeSums {
     tres: Vec<Tres>,
-    sums: HashMap<AccountName, Vec<u128>>,
+    /// By place in the tree, one for each TRES.
+    sums: Vec<u128>,
+    is_known: Vec<bool>,
 }
 
 impl SubtreeSums {
-    /// Of one account; `None` when it is not in the tree.
-    pub fn get(&self, account: &AccountName) -> Option<TresSeconds> {
-        self.sums.get(account).map(|sum| named(&self.tres, sum))
+    /// Of the account at a place of the tree; `None` when no sum of it can be made, since accounts there are in a circle.
+    pub fn at(&self, place: usize) -> Option<TresSeconds> {
+        let width = self.tres.len();
+        self.is_known.get(place)?.then(|| named(&self.tres, &self.sums[place * width..(place + 1) * width]))
     }
 }
 

@@ -25,7 +25,11 @@ const NEGATIVE: u128 = 1 << 127;
 
 /// TRES-seconds of every user of one account, packed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccountUse(Box<[u8]>);
+pub struct AccountUse {
+    bytes: Box<[u8]>,
+    /// What all users used, one amount for each TRES: added up while the bytes are looked through anyway.
+    sums: Box<[u128]>,
+}
 
 /// Bytes that are not the use of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +55,7 @@ impl AccountUse {
     pub fn read(bytes: &[u8]) -> Result<AccountUse, BrokenUse> {
         let mut reader = Reader::begin(bytes)?;
         let mut last: Option<&str> = None;
-        let mut seen = vec![false; reader.tres.len()];
+        let mut sums = vec![0u128; reader.tres.len()];
         let mut amounts = Vec::with_capacity(reader.tres.len());
         while let Some(user) = reader.next(&mut amounts)? {
             if last.is_some_and(|last| last >= user) {
@@ -60,21 +64,23 @@ impl AccountUse {
             if amounts.iter().all(|amount| *amount == 0) {
                 return Err(BrokenUse("a user has no amount"));
             }
-            seen.iter_mut().zip(&amounts).for_each(|(seen, amount)| *seen |= *amount > 0);
+            for (sum, amount) in sums.iter_mut().zip(&amounts) {
+                *sum = sum.checked_add(*amount).ok_or(BrokenUse("its amounts are too large"))?;
+            }
             last = Some(user);
         }
-        if seen.is_empty() || seen.contains(&false) {
+        if sums.is_empty() || sums.contains(&0) {
             return Err(BrokenUse("a TRES has no amount"));
         }
         if !reader.rest.is_empty() {
             return Err(BrokenUse("something follows"));
         }
-        Ok(AccountUse(bytes.into()))
+        Ok(AccountUse { bytes: bytes.into(), sums: sums.into() })
     }
 
     /// What [`AccountUse::read`] reads.
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 
     /// Names of the TRES, in the order of the amounts.
@@ -123,7 +129,7 @@ impl AccountUse {
     }
 
     fn reader(&self) -> Reader<'_> {
-        Reader::begin(&self.0).expect(CHECKED)
+        Reader::begin(&self.bytes).expect(CHECKED)
     }
 }
 
@@ -150,7 +156,8 @@ fn pack(names: &[&str], users: &BTreeMap<&str, Vec<u128>>) -> AccountUse {
         push_text(&mut bytes, user);
         places.iter().for_each(|place| push_number(&mut bytes, sums[*place]));
     }
-    AccountUse(bytes.into())
+    let sum = |place: &usize| users.values().fold(0u128, |sum, amounts| sum.saturating_add(amounts[*place]));
+    AccountUse { bytes: bytes.into(), sums: places.iter().map(sum).collect() }
 }
 
 /// Reads a use from its beginning to its end.
@@ -203,6 +210,19 @@ impl<'b> Reader<'b> {
     }
 
     fn number(&mut self) -> Result<u128, BrokenUse> {
+        // Nearly all have room in 63 bits.
+        let mut small = 0u64;
+        for (place, byte) in self.rest.iter().take(9).enumerate() {
+            small |= u64::from(byte & 0x7f) << (7 * place);
+            if byte & 0x80 == 0 && (*byte > 0 || place == 0) {
+                self.rest = &self.rest[place + 1..];
+                return Ok(small.into());
+            }
+        }
+        self.large_number()
+    }
+
+    fn large_number(&mut self) -> Result<u128, BrokenUse> {
         let (mut number, mut shift) = (0u128, 0);
         loop {
             let (first, rest) = self.rest.split_first().ok_or(BrokenUse("a number is cut off"))?;
@@ -261,9 +281,6 @@ impl TresPlaces {
 
     /// Adds everything in a use that was learned to sums by place.
     pub(super) fn add(&self, used: &AccountUse, sum: &mut [u128]) {
-        let places = self.places(used);
-        used.each_user(|_, amounts| {
-            places.iter().zip(amounts).for_each(|(place, amount)| sum[*place] += amount);
-        });
+        self.places(used).into_iter().zip(&used.sums).for_each(|(place, amount)| sum[place] += amount);
     }
 }

@@ -68,7 +68,7 @@ const BUSY_MS: u64 = 5000;
 /// Statements kept prepared: more than there are in this room.
 const STATEMENTS_MAX: usize = 128;
 /// Page cache in KiB of a store at rest and of a quiet cycle.
-const CACHE_KIB: i64 = 8 * 1024;
+const CACHE_KIB: i64 = 2 * 1024;
 /// Page cache in KiB while many jobs come: what the indexes of ten million jobs need while new ones arrive in order. Three
 /// times as much gained nothing.
 const CACHE_BULK_KIB: i64 = 16 * 1024;

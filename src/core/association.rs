@@ -1,6 +1,6 @@
 //! Associations as sacctmgr shows them, and the values the agent may set on them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -136,17 +136,13 @@ impl Observed {
     pub fn tree(&self) -> AccountTree<'_> {
         let mut tree = AccountTree {
             accounts: self.accounts.values().collect(),
+            places: self.accounts.keys().enumerate().map(|(place, name)| (name.as_str(), place)).collect(),
             parents: Vec::with_capacity(self.accounts.len()),
             children: vec![Vec::new(); self.accounts.len()],
             odd: BTreeMap::new(),
         };
-        // Many accounts have the same one above them as the one before.
-        let mut last: Option<(&AccountName, Option<usize>)> = None;
         for (place, account) in self.accounts.values().enumerate() {
-            let parent = account.parent.as_ref().and_then(|parent| match last {
-                Some((known, place)) if known == parent => place,
-                _ => last.insert((parent, tree.place(parent))).1,
-            });
+            let parent = account.parent.as_ref().and_then(|parent| tree.place(parent));
             if let Some(parent) = parent {
                 tree.children[parent].push(place);
             }
@@ -166,6 +162,7 @@ impl Observed {
 pub struct AccountTree<'a> {
     /// By name.
     accounts: Vec<&'a ObservedAccount>,
+    places: HashMap<&'a str, usize, foldhash::fast::RandomState>,
     /// The account directly above each, where it is there.
     parents: Vec<Option<usize>>,
     /// Those directly below each.
@@ -177,7 +174,7 @@ pub struct AccountTree<'a> {
 impl<'a> AccountTree<'a> {
     /// The place of an account; `None` when it is not there. Places are those of [`Observed::accounts`] in order.
     pub fn place(&self, name: &AccountName) -> Option<usize> {
-        self.accounts.binary_search_by(|account| account.account.cmp(name)).ok()
+        self.places.get(name.as_str()).copied()
     }
 
     /// The account and everything below it, itself first; empty when it is not there.

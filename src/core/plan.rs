@@ -205,7 +205,7 @@ pub fn plan(
     let mut differences = Vec::new();
     let (tree, ladder) = (observed.tree(), Ladder { rules, owned: rules.owned() });
     for wanted in desired.values() {
-        let Some(account) = observed.accounts.get(&wanted.account) else {
+        let Some(account) = tree.place(&wanted.account).map(|place| tree.at(place)) else {
             let nobody_asks = wanted.because.is_empty() && wanted.users.is_empty();
             plan.forget.extend(of_account(&wanted.account, &owned.own).cloned());
             if !nobody_asks {

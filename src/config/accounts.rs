@@ -15,6 +15,15 @@ pub struct Accounts {
     pub exclude: Vec<String>,
 }
 
+/// Why the agent never acts on root.
+const ROOT_NEVER: &str = "root is the top of every account tree and is never changed";
+
+/// The name of an account that may be changed: never root.
+pub(super) fn changeable(item: &Item<'_>, allowed: &str) -> Option<AccountName> {
+    let account = item.parsed(allowed, AccountName::parse)?;
+    if account.is_root() { item.wrong(ROOT_NEVER, allowed) } else { Some(account) }
+}
+
 impl Accounts {
     /// Whether the account may be changed, else why not. `ancestors` are its parent, the parent's parent and so on.
     /// `root` never may.
@@ -24,7 +33,7 @@ impl Accounts {
         ancestors: impl IntoIterator<Item = &'a AccountName>,
     ) -> Result<(), String> {
         if account.is_root() {
-            return Err("root is the top of every account tree and is never changed".to_owned());
+            return Err(ROOT_NEVER.to_owned());
         }
         if let Some(pattern) = self.exclude.iter().find(|pattern| fits(pattern, account.as_str())) {
             return Err(format!("{account} fits {pattern:?} in accounts.exclude"));

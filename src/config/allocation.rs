@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::accounts::changeable;
 use super::document::{Item, Section};
 use super::print::{Printer, exact_table, exact_value, written};
 use super::source::LOCAL_SOURCE;
@@ -173,10 +174,7 @@ impl Rules {
 
 fn new_account(item: &Item<'_>, accounts: &mut BTreeSet<AccountName>) -> Option<AccountName> {
     const ALLOWED: &str = "an account that no other [[allocation]] has, never root";
-    let account = item.parsed(ALLOWED, AccountName::parse)?;
-    if account.is_root() {
-        return item.wrong("root is the top of every account tree and is never changed", ALLOWED);
-    }
+    let account = changeable(item, ALLOWED)?;
     if !accounts.insert(account.clone()) {
         return item.wrong("this account has another [[allocation]]", ALLOWED);
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::accounts::changeable;
 use super::document::{Item, Section};
 use super::print::{Printer, exact_value, written};
 use super::source::LOCAL_SOURCE;
@@ -188,12 +189,7 @@ pub fn local_quotas(quotas: &[LocalQuota]) -> Option<SourceQuotas> {
 }
 
 fn account(item: &Item<'_>) -> Option<AccountName> {
-    const ALLOWED: &str = "an account, never root";
-    let account = item.parsed(ALLOWED, AccountName::parse)?;
-    if account.is_root() {
-        return item.wrong("root is the top of every account tree and is never changed", ALLOWED);
-    }
-    Some(account)
+    changeable(item, "an account, never root")
 }
 
 fn consumer(item: &Item<'_>) -> Option<LocalConsumer> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::accounts::changeable;
 use super::document::{Item, Section};
 use super::print::{Printer, exact_value, written};
 use crate::core::exact::Exact;
@@ -278,12 +279,7 @@ fn accounts(item: &Item<'_>, allowed: &str) -> Option<BTreeMap<String, AccountNa
 }
 
 fn account(item: &Item<'_>) -> Option<AccountName> {
-    const ALLOWED: &str = "the name of an account that may be changed";
-    let account = item.parsed(ALLOWED, AccountName::parse)?;
-    if account.is_root() {
-        return item.wrong("root is the top of every account tree and is never changed", ALLOWED);
-    }
-    Some(account)
+    changeable(item, "the name of an account that may be changed")
 }
 
 fn tres(item: &Item<'_>) -> Option<Tres> {

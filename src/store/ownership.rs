@@ -38,21 +38,6 @@ impl ResetHow {
 }
 
 impl Store {
-    /// Whether the reset of that account, policy and period is done or not to be done: it has a marker.
-    pub fn reset_done(&self, marker: &ResetMarker) -> Result<bool, StoreError> {
-        self.reading("looking for a reset's marker", |conn| {
-            conn.prepare_cached(
-                "SELECT 1 FROM resets WHERE account = ?1 AND source = ?2 AND policy = ?3 AND period = ?4",
-            )?
-            .exists(params![
-                marker.account.as_str(),
-                marker.source.as_str(),
-                marker.policy,
-                marker.period
-            ])
-        })
-    }
-
     /// Of resets given by account, source, policy and period the places of those that have no marker.
     pub fn resets_without_marker<'a>(
         &self,

@@ -10,7 +10,7 @@ use crate::agent::cycle::Weighed;
 use crate::core::association::{Assignments, Limit, ObservedAssociation, Share};
 use crate::core::desired::Desired;
 use crate::core::name::AccountName;
-use crate::core::own::{OwnField, OwnValue, OwnValues, Row, own_value};
+use crate::core::own::{self, OwnField, OwnValue, OwnValues, Row, own_value};
 use crate::core::plan::Change;
 use crate::slurm::Slurm;
 
@@ -87,7 +87,7 @@ fn of_account(
 
 /// Fields of the row where the agent's value stands for a while.
 fn remembered(row: &Row<'_>, own: &OwnValues) -> Vec<OwnField> {
-    let of_row = own.keys().filter(|key| **key == row.key(key.field.clone()));
+    let of_row = own::of_account(row.account, own).filter(|key| **key == row.key(key.field.clone()));
     of_row.map(|key| key.field.clone()).collect()
 }
 

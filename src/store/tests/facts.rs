@@ -221,7 +221,7 @@ fn nothing_open_and_nothing_in_force_is_ever_removed() {
     assert_eq!(store.receive(&shown_again, Epoch(9)).unwrap(), [], "a command is acted on once, for ever");
     assert_eq!(store.unsettled_intents().unwrap()[0].id, open);
     assert_eq!(store.history(9, Some(&bio)).unwrap().len(), 1);
-    assert!(store.reset_done(&marker).unwrap());
+    assert!(store.reset_how(&marker).unwrap().is_some());
     assert_eq!(store.decisions(None, 9).unwrap()[0].body, json!(6));
     assert_eq!(store.last_collections(9).unwrap().len(), 1);
     assert_eq!(store.outbox_counts().unwrap().iter().map(|row| row.count).sum::<usize>(), 3);

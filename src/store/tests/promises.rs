@@ -244,11 +244,11 @@ fn an_intent_is_unsettled_until_its_outcome_is_seen() {
     store.settle_intent(first, &unknown, &[], &[], Epoch(12)).unwrap();
     let open = store.unsettled_intents().unwrap();
     assert_eq!((open.len(), &open[0].outcome, open[0].settled), (2, &Some(unknown), None));
-    assert!(!store.reset_done(&marker("2026-11")).unwrap());
+    assert!(store.reset_how(&marker("2026-11")).unwrap().is_none());
 
     store.settle_intent(first, &Outcome::Applied, &[], &[], Epoch(13)).unwrap();
     assert_eq!(store.unsettled_intents().unwrap().len(), 1);
-    assert!(store.reset_done(&marker("2026-11")).unwrap());
+    assert!(store.reset_how(&marker("2026-11")).unwrap().is_some());
 }
 
 #[test]
@@ -359,12 +359,12 @@ fn a_period_has_one_marker_and_a_reset_outweighs_an_adoption() {
     }
     drop(store);
     let store = place.open();
-    let done = |period| store.reset_done(&marker(period)).unwrap();
+    let done = |period| store.reset_how(&marker(period)).unwrap().is_some();
     let periods = ["2026-09", "2026-10", "2026-11", "2026-12", "2027-01"];
     assert_eq!(periods.map(done), [false, true, true, true, false]);
     assert_eq!(store.adopted(&bio, &waldur, "p1").unwrap(), Some("2026-10".into()));
     assert_eq!(store.adopted(&bio, &waldur, "p2").unwrap(), None);
-    assert!(!store.reset_done(&ResetMarker { policy: "p2".into(), ..marker("2026-10") }).unwrap());
+    assert!(store.reset_how(&ResetMarker { policy: "p2".into(), ..marker("2026-10") }).unwrap().is_none());
     drop(store);
     let mut store = place.open();
     let done = ResetMarker { policy: "p3".into(), ..marker("2026-10") };
